@@ -1,0 +1,346 @@
+"""What one cell is: typed settings with one order of precedence and no unknown keys.
+
+Order: registry defaults < preset < file < ``--set`` < options. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vdsm_bench.errors import UsageError, suggest
+from vdsm_bench.registry import Registry, split_part
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class ModelSettings(Settings):
+    """Which model, and the arguments that make it."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataSettings(Settings):
+    """Which clips, and how they are cut.
+
+    Attributes:
+        dataset: registry name.
+        split: what the test set holds out; the dataset's own default if None.
+        image_size: height and width in pixels; the stored frames are area-averaged down to it.
+        frames: frames per clip (T).
+        stride: every stride-th stored frame is used.
+    """
+
+    dataset: str
+    split: Literal["clips", "identities", "cells"] | None = None
+    image_size: int = Field(64, ge=8)
+    frames: int = Field(8, ge=1)
+    stride: int = Field(1, ge=1)
+
+
+class StageSettings(Settings):
+    """How one stage is trained.
+
+    Attributes:
+        epochs: number of epochs; schedules are functions of the epoch.
+        batches_per_epoch: optimisation steps per epoch.
+        batch_size: clips per step.
+        learning_rate: Adam's.
+        frames: frames per clip in this stage (the data's T if None). With ``pairs`` half of
+            them come from each of two clips.
+        pairs: join two random clips of the same identity (weak supervision, declared in the row).
+        gradient_clip: largest gradient norm per player, or None.
+    """
+
+    epochs: int = Field(ge=1)
+    batches_per_epoch: int = Field(50, ge=1)
+    batch_size: int = Field(20, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    frames: int | None = Field(None, ge=1)
+    pairs: bool = False
+    gradient_clip: float | None = Field(None, gt=0)
+
+
+class JudgeSettings(Settings):
+    """How the judge is trained and when it may speak.
+
+    Attributes:
+        epochs: passes over the training clips; the best epoch on validation clips is kept.
+        batch_size: clips per step.
+        learning_rate: Adam's.
+        width: channels of the first convolution.
+        floor: least accuracy per factor on held-out real clips; below it the protocol refuses.
+        cells_floor: the same on clips of identity x action cells it never saw.
+        seed: the judge's own seed, the same for every model it judges.
+    """
+
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    width: int = Field(32, ge=1)
+    floor: float = Field(0.9, ge=0, le=1)
+    cells_floor: float = Field(0.8, ge=0, le=1)
+    seed: int = 0
+
+
+class EvaluationSettings(Settings):
+    """What is scored.
+
+    Attributes:
+        clips: largest number of test clips (all if fewer).
+        pairs: length of the fixed pair list.
+        bootstrap: resamples behind every interval.
+        batch_size: clips per forward pass; does not change any number.
+    """
+
+    clips: int = Field(1000, ge=1)
+    pairs: int = Field(1000, ge=1)
+    bootstrap: int = Field(1000, ge=10)
+    batch_size: int = Field(64, ge=1)
+
+
+class CellConfig(Settings):
+    """One model x dataset x preset x seed under one protocol."""
+
+    model: ModelSettings
+    data: DataSettings
+    training: dict[str, StageSettings]
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    preset: str = "small"
+    seed: int = Field(0, ge=0)
+
+    def instance(self, table: Registry) -> str:
+        """Returns the canonical instance name ``name[key=value,...]``: departures, keys sorted."""
+        defaults = table.get("models", self.model.name).defaults
+        changed = {
+            key: value
+            for key, value in self.model.arguments.items()
+            if _canonical_part(value) != _canonical_part(defaults.get(key))
+        }
+        if not changed:
+            return self.model.name
+        inside = ",".join(f"{key}={_render(changed[key])}" for key in sorted(changed))
+        return f"{self.model.name}[{inside}]"
+
+
+def canonical_json(value: Any) -> str:
+    """Returns JSON that is equal for equal content: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def content_key(value: Any, length: int = 8) -> str:
+    """Returns the first hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def parse_instance(text: str) -> tuple[str, dict[str, Any]]:
+    """Parses ``name`` or ``name[key=value,...]`` into the name and its arguments."""
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(.*)\])?", text.strip())
+    if match is None:
+        raise UsageError(f"'{text}' is no model; write name or name[key=value,...].")
+    arguments: dict[str, Any] = {}
+    for item in _split_outside_brackets(match.group(2) or ""):
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise UsageError(f"'{item}' in '{text}' is no key=value.")
+        arguments[key.strip()] = _part_or_value(value.strip())
+    return match.group(1), arguments
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
+    """Turns ``a.b=value`` items into a nested mapping; values are read as YAML."""
+    tree: dict[str, Any] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set wants KEY=VALUE, got '{item}'.")
+        tree = merge(tree, _nest(key.strip().split("."), yaml.safe_load(value)))
+    return tree
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Reads a YAML or JSON file with the same keys as ``--set``."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"The configuration {path} does not read: {error}.") from error
+    if not isinstance(content, Mapping):
+        raise UsageError(f"The configuration {path} is no mapping.")
+    return dict(content)
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges two nested mappings; the second wins, mappings are merged key by key."""
+    result = dict(low)
+    for key, value in high.items():
+        mine = result.get(key)
+        if isinstance(value, Mapping) and isinstance(mine, Mapping):
+            result[key] = merge(mine, value)
+        elif isinstance(value, Mapping) and isinstance(mine, str) and "name" not in value:
+            # arguments for a component that was given by its name alone
+            result[key] = {"name": mine, **value}
+        else:
+            result[key] = dict(value) if isinstance(value, Mapping) else value
+    return result
+
+
+def resolve(
+    table: Registry,
+    *,
+    model: str,
+    dataset: str,
+    preset: str = "small",
+    seed: int = 0,
+    layers: Sequence[Mapping[str, Any]] = (),
+) -> CellConfig:
+    """Resolves one cell's configuration.
+
+    Args:
+        table: the catalogue.
+        model: ``name`` or ``name[key=value,...]``.
+        dataset: registry name.
+        preset: registry name.
+        seed: the seed.
+        layers: what the user gave, lowest first (file, ``--set``, options), each a mapping with
+            the sections ``model``, ``data``, ``training``, ``judge``, ``evaluation``.
+
+    Raises:
+        UsageError: an unknown name, key or value anywhere.
+    """
+    name, arguments = parse_instance(model)
+    entry = table.get("models", name)
+    data_entry = table.get("datasets", dataset)
+    tree: dict[str, Any] = {
+        "model": {},
+        "data": {"dataset": dataset},
+        "training": entry.settings.get("stages", {}),
+        "preset": preset,
+        "seed": seed,
+    }
+    for layer in _preset_layers(table, preset, name, dataset, data_entry.settings.get("like")):
+        tree = merge(tree, layer)
+    tree = merge(tree, {"model": arguments})
+    for layer in layers:
+        _check_sections(layer)
+        tree = merge(tree, layer)
+    model_arguments = tree.pop("model")
+    for key in tree["training"]:
+        known = entry.settings.get("stages", {})
+        if key not in known:
+            raise UsageError(
+                f"models/{name} has no stage '{key}'{suggest(key, known)}; "
+                f"its stages: {', '.join(known) or 'none'}.",
+                hint=f"vdsm-bench show models/{name}",
+            )
+    table.check_arguments("models", name, model_arguments)
+    if data_entry.settings.get("split") and tree["data"].get("split") is None:
+        tree["data"]["split"] = data_entry.settings["split"]
+    tree["model"] = {"name": name, "arguments": model_arguments}
+    return validate(CellConfig, tree, "the configuration")
+
+
+def validate(kind: type[S], tree: Mapping[str, Any], where: str) -> S:
+    """Builds settings; a wrong key or value becomes a usage error that suggests the right key."""
+    try:
+        return kind.model_validate(dict(tree))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        path = [str(part) for part in problem["loc"]]
+        place = ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(kind, path[:-1])
+            raise UsageError(
+                f"Unknown key '{place}' in {where}{suggest(path[-1], known)}; "
+                f"known there: {', '.join(known)}."
+            ) from error
+        raise UsageError(f"'{place}' in {where}: {problem['msg']}.") from error
+
+
+def _known_keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        if part not in kind.model_fields:
+            continue  # a free key (a stage's name) inside a mapping
+        annotation = kind.model_fields[part].annotation
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        for candidate in inner:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                kind = candidate
+    return list(kind.model_fields)
+
+
+def _check_sections(layer: Mapping[str, Any]) -> None:
+    sections = ("model", "data", "training", "judge", "evaluation")
+    for key, value in layer.items():
+        if key not in sections:
+            raise UsageError(
+                f"Unknown key '{key}'{suggest(key, sections)}; known: {', '.join(sections)}."
+            )
+        if not isinstance(value, Mapping):
+            raise UsageError(f"'{key}' is a section; write {key}.KEY=VALUE.")
+
+
+def _preset_layers(
+    table: Registry, preset: str, model: str, dataset: str, like: str | None
+) -> list[Mapping[str, Any]]:
+    settings = table.get("presets", preset).settings
+    layers = [settings.get("settings", {})]
+    layers += [settings.get("datasets", {}).get(key, {}) for key in (like, dataset) if key]
+    own = settings.get("models", {}).get(model, {})
+    layers.append(own.get("settings", {}))
+    layers += [own.get("datasets", {}).get(key, {}) for key in (like, dataset) if key]
+    return layers
+
+
+def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(path):
+        value = {key: value}
+    return dict(value)
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    items, depth, current = [], 0, ""
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            items.append(current)
+            current = ""
+        else:
+            current += character
+    return [item for item in [*items, current] if item.strip()]
+
+
+def _part_or_value(text: str) -> Any:
+    if re.fullmatch(r"[a-z0-9-]+\[.*\]", text):
+        name, arguments = parse_instance(text)
+        return {"name": name, **arguments}
+    return yaml.safe_load(text)
+
+
+def _canonical_part(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"name"}:
+        return value["name"]
+    return value
+
+
+def _render(value: Any) -> str:
+    if isinstance(value, Mapping):
+        name, arguments = split_part(value)
+        inside = ",".join(f"{key}={_render(arguments[key])}" for key in sorted(arguments))
+        return f"{name}[{inside}]" if inside else name
+    return value if isinstance(value, str) else json.dumps(value)

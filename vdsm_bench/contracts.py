@@ -1,0 +1,337 @@
+"""What a component must do to take part: the only module every component may import.
+
+Words are the field's: a *clip* is float32 ``[B, T, C, H, W]`` in [0, 1]; *identity*
+is who is in it (one code per clip), *motion* what they do (one code per clip),
+*pose* how each frame looks along the motion (one code per frame).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vdsm_bench.errors import ContractError
+
+FactorKind = Literal["static", "dynamic"]
+Capability = Literal["encode", "generate", "sample"]
+Direction = Literal["higher", "lower", "none"]
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Shape of the clips a model is built for: ``[frames, channels, height, width]``."""
+
+    frames: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A labelled attribute of a clip.
+
+    Attributes:
+        name: lower-case name, unique in its dataset.
+        kind: ``static`` (who) or ``dynamic`` (what they do).
+        classes: class names; a label is an index into them.
+    """
+
+    name: str
+    kind: FactorKind
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What a dataset is, before any file of it is read.
+
+    Attributes:
+        name: registry name.
+        summary: one line.
+        licence: the licence of the clips.
+        access: ``embedded`` (drawn on demand), ``import`` (from the owner's files).
+        source: where it comes from (citation or address).
+        split: default split rule (``clips``, ``identities`` or ``cells``).
+        frame_rate: frames per second at which its clips are shown.
+    """
+
+    name: str
+    summary: str
+    licence: str
+    access: Literal["embedded", "import"]
+    source: str
+    split: Literal["clips", "identities", "cells"]
+    frame_rate: float = 12.0
+
+
+class VideoDataset(ABC):
+    """A source of labelled clips that can write itself into a clip store."""
+
+    card: ClassVar[DatasetCard] | DatasetCard
+
+    @abstractmethod
+    def prepare(
+        self,
+        destination: Path,
+        *,
+        source: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Writes the clip store, whole or not at all.
+
+        Args:
+            destination: folder of the store; does not exist yet.
+            source: the user's files, for ``import`` datasets.
+            progress: called with (clips done, clips in all).
+
+        Raises:
+            DataError: the source is missing, damaged or mislabelled.
+        """
+
+    def score_labels(self, clip: Tensor) -> dict[str, Tensor] | None:
+        """The label oracle: reads every factor from pixels without learning, where that is possible.
+
+        Args:
+            clip: ``[B, T, C, H, W]`` in [0, 1].
+
+        Returns:
+            Labels ``[B]`` per factor, or None where the dataset has no oracle.
+        """
+        return None
+
+
+class FrameEncoder(nn.Module, ABC):
+    """Frames ``[N, C, H, W]`` in [0, 1] to features ``[N, feature_dim]``.
+
+    Built as ``Encoder(clip=ClipShape, **arguments)``.
+    """
+
+    feature_dim: int
+
+    @abstractmethod
+    def forward(self, frames: Tensor) -> Tensor:
+        """Returns features ``[N, feature_dim]``."""
+
+
+class FrameDecoder(nn.Module, ABC):
+    """Pose ``[B, T, pose_dim]`` and identity weights ``[B, identity_dim]`` to a clip.
+
+    Built as ``Decoder(clip=ClipShape, pose_dim=int, identity_dim=int, **arguments)``.
+    """
+
+    @abstractmethod
+    def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
+        """Returns pixel logits ``[B, T, C, H, W]``."""
+
+    def forward(self, pose: Tensor, weights: Tensor) -> Tensor:
+        """Returns the clip ``[B, T, C, H, W]`` in [0, 1]."""
+        return torch.sigmoid(self.logits(pose, weights))
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes of B clips: identity ``[B, K_s]``, motion ``[B, K_d]``, pose ``[B, T, K_z]`` or None."""
+
+    identity: Tensor
+    motion: Tensor
+    pose: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a player's loss sees. Training is label-free: there are no labels in it.
+
+    Attributes:
+        clip: ``[B, T, C, H, W]`` in [0, 1]. With ``pairs`` the two halves of T are two
+            different clips of the same identity.
+        pairs: whether identity grouping (weak supervision) was used to build it.
+    """
+
+    clip: Tensor
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands inside one stage: ``epoch`` in [0, n_epochs), ``step`` in [0, n_steps)."""
+
+    epoch: int
+    n_epochs: int
+    step: int
+    n_steps: int
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A player's loss: ``total`` is minimised (scalar); ``terms`` are logged (detached scalars)."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Player:
+    """One optimiser's share of a stage.
+
+    Attributes:
+        name: unique in its stage.
+        parameters: what its Adam moves.
+        loss: called with the batch and the progress.
+        betas: Adam's moment decay rates.
+        rate: multiplies the stage's learning rate.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Batch, Progress], Losses]
+    betas: tuple[float, float] = (0.9, 0.999)
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase of training; its players take one step each, in order, per batch.
+
+    Parameters that belong to no player of the stage are frozen in it.
+    """
+
+    name: str
+    players: tuple[Player, ...]
+
+
+class VideoModel(nn.Module, ABC):
+    """A model that learns identity apart from motion.
+
+    Built as ``Model(clip=ClipShape, **arguments)``; arguments are keyword-only, typed and JSON-able,
+    except those its registry entry lists under ``parts``, which arrive as factories of components.
+
+    Attributes:
+        capabilities: what it can do; a score that needs more is left empty with the reason.
+        supervision: what it is told beside pixels (``none``, ``action labels`` ...); identity
+            pairs are added by the harness where a stage asks for them.
+        default_stages: training settings per stage (see ``config.StageSettings``), for models
+            that come from another package; built-in ones keep theirs in registry.yaml.
+    """
+
+    capabilities: frozenset[Capability] = frozenset({"encode", "generate", "sample"})
+    supervision: str = "none"
+    default_stages: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """Returns the stages in the order in which they are trained."""
+
+    @abstractmethod
+    def encode(self, clip: Tensor) -> Codes:
+        """Returns the codes of clips ``[B, T, C, H, W]``; deterministic (posterior means)."""
+
+    @abstractmethod
+    def generate(self, codes: Codes, n_frames: int) -> Tensor:
+        """Returns clips ``[B, n_frames, C, H, W]`` from identity and motion alone.
+
+        The pose path is generated from ``codes.motion``; ``codes.pose`` is not read. Deterministic.
+        """
+
+    def sample(
+        self,
+        n: int,
+        n_frames: int,
+        *,
+        identity: Tensor | None = None,
+        motion: Tensor | None = None,
+    ) -> Tensor:
+        """Returns n new clips ``[n, n_frames, C, H, W]``; codes that are not given come from the prior.
+
+        Raises:
+            ContractError: the model has no prior (``sample`` is not among its capabilities).
+        """
+        raise ContractError(f"{type(self).__name__} cannot sample: it has no prior.")
+
+    def reconstruct(self, clip: Tensor) -> Tensor:
+        """Returns the clip regenerated from its own codes, the pose path from its motion code."""
+        return self.generate(self.encode(clip), clip.shape[1])
+
+    def transfer(self, identity_of: Tensor, motion_of: Tensor) -> Tensor:
+        """Returns clips with the identity of the first and the motion of the second."""
+        who, what = self.encode(identity_of), self.encode(motion_of)
+        return self.generate(Codes(who.identity, what.motion), motion_of.shape[1])
+
+    def diagnose(self, clip: Tensor) -> dict[str, float]:
+        """Returns label-free health figures of the codes for the training log (may be empty)."""
+        return {}
+
+    def training_loss(self, stage: str, player: str, batch: Batch, progress: Progress) -> Losses:
+        """Computes one player's loss; the trainer's only way into a model's mathematics."""
+        for one in self.stages():
+            for candidate in one.players:
+                if (one.name, candidate.name) == (stage, player):
+                    return candidate.loss(batch, progress)
+        raise ContractError(f"{type(self).__name__} has no player '{player}' in stage '{stage}'.")
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a score means.
+
+    Attributes:
+        name: column name.
+        direction: whether higher or lower is better, or neither.
+        low: smallest possible value, or None.
+        high: largest possible value, or None.
+        unit: unit as printed (``share``, ``dB``, ``nats``).
+        version: raised whenever the number could change for the same clips.
+        definition: one sentence.
+    """
+
+    name: str
+    direction: Direction
+    low: float | None
+    high: float | None
+    unit: str
+    version: int
+    definition: str
+
+
+class Evaluator(ABC):
+    """A score of a model on held-out clips: a thin object round pure functions on arrays."""
+
+    metrics: ClassVar[tuple[MetricInfo, ...]]
+
+
+def check_clip(clip: Tensor, where: str, *, frames: int | None = None) -> Tensor:
+    """Checks that a tensor is a clip ``[B, T, C, H, W]``, float, finite and in [0, 1]; returns it.
+
+    Args:
+        clip: what a component handed over.
+        where: named in the error.
+        frames: expected T, where it is known.
+
+    Raises:
+        ContractError: wrong number of axes, dtype, frame count, NaN or values outside [0, 1].
+    """
+    if clip.ndim != 5 or not clip.is_floating_point():
+        raise ContractError(
+            f"{where}: a clip is float [B, T, C, H, W], got {clip.dtype} {list(clip.shape)}."
+        )
+    if frames is not None and clip.shape[1] != frames:
+        raise ContractError(f"{where}: expected {frames} frames, got {clip.shape[1]}.")
+    low, high = clip.amin().item(), clip.amax().item()
+    if not (low >= -1e-6 and high <= 1 + 1e-6):  # written so that NaN fails too
+        raise ContractError(f"{where}: pixels must lie in [0, 1], got [{low:.4g}, {high:.4g}].")
+    return clip
+
+
+def check_unique(names: Iterable[str], where: str) -> None:
+    """Raises ContractError when a name occurs twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ContractError(f"{where}: the name '{name}' occurs twice.")
+        seen.add(name)

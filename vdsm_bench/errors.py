@@ -1,0 +1,75 @@
+"""The error tree: every refusal says what is wrong, where, and what to type next.
+
+Each class owns one exit code of the command line. Code that meets bad input
+raises one of these; nothing else in the package decides an exit code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VdsmBenchError(Exception):
+    """An error the user can act on.
+
+    Args:
+        message: what is wrong, and where.
+        hint: what to do next, usually a command to type.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  next: {self.hint}"
+
+
+class CellError(VdsmBenchError):
+    """A cell failed while running; what it had finished is kept (exit 1)."""
+
+    exit_code = 1
+
+
+class DivergedError(CellError):
+    """A loss became NaN or infinite; the batch is saved beside the log (exit 1)."""
+
+
+class UsageError(VdsmBenchError):
+    """A name, key or value that cannot be right (exit 2)."""
+
+    exit_code = 2
+
+
+class DataError(VdsmBenchError):
+    """Data that is missing, damaged or not what its labels say (exit 3)."""
+
+    exit_code = 3
+
+
+class MissingDependencyError(VdsmBenchError):
+    """An optional dependency is missing or does not import (exit 4)."""
+
+    exit_code = 4
+
+
+class ContractError(VdsmBenchError):
+    """A component does not do what its contract says (exit 5)."""
+
+    exit_code = 5
+
+
+class ProtocolError(VdsmBenchError):
+    """The protocol refuses to score, for example because the judge failed its gate (exit 6)."""
+
+    exit_code = 6
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """Returns ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,0 +1,325 @@
+"""The catalogue of components: registry.yaml, entry points and decorators meet in one table.
+
+Reading the catalogue imports no component: ``list``, ``show`` and a dry run stay
+fast. A target is imported when it is built, and its base class is checked then.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.resources
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vdsm_bench.errors import ContractError, MissingDependencyError, UsageError, suggest
+
+#: kind -> the contract its targets implement (None: the kind holds settings only)
+KINDS: dict[str, str | None] = {
+    "models": "vdsm_bench.contracts:VideoModel",
+    "encoders": "vdsm_bench.contracts:FrameEncoder",
+    "decoders": "vdsm_bench.contracts:FrameDecoder",
+    "datasets": "vdsm_bench.contracts:VideoDataset",
+    "evaluators": "vdsm_bench.contracts:Evaluator",
+    "baselines": None,
+    "ablations": None,
+    "presets": None,
+}
+#: constructor arguments that the frame supplies, never the user
+CONTEXT_ARGUMENTS = frozenset({"self", "clip", "pose_dim", "identity_dim"})
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One component of the catalogue.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        name: lower-kebab name, unique in its kind.
+        summary: one line.
+        target: ``module:Class``, empty for kinds that hold settings only.
+        defaults: every constructor argument with its default value.
+        parts: constructor arguments that are components themselves, with their kind.
+        settings: everything else of the entry (stages, presets' settings, an ablation's change).
+        origin: where it is declared, for messages.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    target: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "registry.yaml"
+    loader: Callable[[], Any] | None = None
+
+    def load(self) -> Any:
+        """Imports the target and checks its base class.
+
+        Raises:
+            MissingDependencyError: the target's module does not import.
+            ContractError: the target is not what its kind asks for.
+        """
+        where = f"{self.kind}/{self.name} ({self.origin})"
+        if self.loader is not None:
+            target = self.loader()
+        elif self.target:
+            target = import_target(self.target, where)
+        else:
+            raise ContractError(f"{where} holds settings only; there is nothing to build.")
+        base_target = KINDS[self.kind]
+        if base_target is not None:
+            base = import_target(base_target, where)
+            if not (inspect.isclass(target) and issubclass(target, base)):
+                raise ContractError(f"{where}: {target!r} is not a {base.__name__}.")
+        return target
+
+
+def import_target(target: str, where: str) -> Any:
+    """Imports ``module:attribute``; what is missing becomes an error that names the pip line."""
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        return getattr(module, attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module_name).partition(".")[0]
+        raise MissingDependencyError(
+            f"{where} needs the module '{error.name}', which is not installed.",
+            hint=f"pip install {missing}",
+        ) from error
+    except AttributeError as error:
+        raise ContractError(f"{where}: {target} does not exist ({error}).") from error
+
+
+class Registry:
+    """The table of entries; see :func:`registry` for the process's shared instance."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Entry] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Adds an entry.
+
+        Raises:
+            UsageError: unknown kind, a name that is not lower-kebab, or a name already taken.
+        """
+        if entry.kind not in KINDS:
+            raise UsageError(
+                f"{entry.origin}: unknown kind '{entry.kind}'{suggest(entry.kind, KINDS)}."
+            )
+        if not _NAME.fullmatch(entry.name):
+            raise UsageError(
+                f"{entry.origin}: '{entry.name}' is no registry name; names are lower-kebab-case."
+            )
+        known = self._entries.get((entry.kind, entry.name))
+        if known is not None:
+            raise UsageError(
+                f"{entry.kind}/{entry.name} is declared twice: in {known.origin} and in "
+                f"{entry.origin}.",
+                hint="rename or uninstall one of the two",
+            )
+        self._entries[entry.kind, entry.name] = entry
+
+    def register(self, kind: str, name: str) -> Callable[[type], type]:
+        """Decorator that adds a class of the running program, for notebooks and scripts."""
+
+        def decorate(cls: type) -> type:
+            self.add(_entry_from_class(kind, name, cls, f"{cls.__module__}.{cls.__qualname__}"))
+            return cls
+
+        return decorate
+
+    def names(self, kind: str) -> list[str]:
+        """Returns the sorted names of one kind."""
+        return sorted(name for known, name in self._entries if known == kind)
+
+    def get(self, kind: str, name: str) -> Entry:
+        """Returns an entry.
+
+        Raises:
+            UsageError: no such name; the message suggests one.
+        """
+        entry = self._entries.get((kind, name))
+        if entry is None:
+            raise UsageError(
+                f"There is no '{name}' among the {kind}{suggest(name, self.names(kind))}.",
+                hint=f"vdsm-bench list {kind}   (your own: an entry point in the group "
+                f"'vdsm_bench.{kind}')",
+            )
+        return _with_signature(entry)
+
+    def check_arguments(self, kind: str, name: str, arguments: Mapping[str, Any]) -> None:
+        """Checks argument names, and those of nested components, without building anything.
+
+        Raises:
+            UsageError: an argument that the component does not take.
+        """
+        entry = self.get(kind, name)
+        for key, value in arguments.items():
+            if key not in entry.defaults:
+                raise UsageError(
+                    f"{kind}/{name} takes no argument '{key}'{suggest(key, entry.defaults)}.",
+                    hint=f"vdsm-bench show {kind}/{name}",
+                )
+            if key in entry.parts:
+                part, part_arguments = split_part(value)
+                self.check_arguments(entry.parts[key], part, part_arguments)
+
+    def factory(
+        self, kind: str, name: str, arguments: Mapping[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """Returns a callable that builds the component from the context arguments alone.
+
+        Args:
+            kind: one of :data:`KINDS`.
+            name: registry name.
+            arguments: what departs from the entry's defaults.
+
+        Raises:
+            UsageError: unknown name, unknown argument, or a value of the wrong type.
+        """
+        self.check_arguments(kind, name, arguments or {})
+        entry = self.get(kind, name)
+        target = entry.load()
+        merged = {**entry.defaults, **(arguments or {})}
+        plain = {key: value for key, value in merged.items() if key not in entry.parts}
+        check_types(target, plain, f"{kind}/{name}")
+        for key, part_kind in entry.parts.items():
+            part, part_arguments = split_part(merged[key])
+            plain[key] = self.factory(part_kind, part, part_arguments)
+        return functools.partial(target, **plain)
+
+
+def split_part(value: Any) -> tuple[str, dict[str, Any]]:
+    """Splits a nested component, ``"name"`` or ``{"name": ..., argument: ...}``, into both."""
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return value["name"], {key: item for key, item in value.items() if key != "name"}
+    raise UsageError(f"A component is a name or a mapping with 'name', got {value!r}.")
+
+
+def check_types(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
+    """Checks argument values against the constructor's annotations.
+
+    Raises:
+        UsageError: a value of the wrong type.
+    """
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+    for key, parameter in inspect.signature(target, eval_str=True).parameters.items():
+        if key not in arguments or parameter.annotation is inspect.Parameter.empty:
+            continue
+        config = ConfigDict(arbitrary_types_allowed=True)
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(parameter.annotation, config=config)
+        except PydanticUserError:  # BaseModel or dataclass: brings its own configuration
+            adapter = TypeAdapter(parameter.annotation)
+        try:
+            adapter.validate_python(arguments[key])
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise UsageError(
+                f"{where}: argument '{key}' is {arguments[key]!r}: {problem['msg']}."
+            ) from error
+
+
+def _signature_defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    return {
+        key: None if parameter.default is inspect.Parameter.empty else parameter.default
+        for key, parameter in inspect.signature(target).parameters.items()
+        if key not in CONTEXT_ARGUMENTS
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def _entry_from_class(kind: str, name: str, cls: type, origin: str) -> Entry:
+    summary = (inspect.getdoc(cls) or cls.__name__).splitlines()[0]
+    stages = getattr(cls, "default_stages", None)
+    return Entry(
+        kind=kind,
+        name=name,
+        summary=summary,
+        target=f"{cls.__module__}:{cls.__qualname__}",
+        defaults=_signature_defaults(cls),
+        parts=getattr(cls, "parts", {}),
+        settings={"stages": stages} if stages else {},
+        origin=origin,
+        loader=lambda: cls,
+    )
+
+
+def _with_signature(entry: Entry) -> Entry:
+    """Completes an entry-point entry from its class; built-in entries state everything in YAML."""
+    if entry.loader is None or entry.defaults or entry.settings:
+        return entry
+    return _entry_from_class(entry.kind, entry.name, entry.load(), entry.origin)
+
+
+def _load_entry_point(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise MissingDependencyError(
+            f"The entry point '{point.name}' ({point.group}, {point.value}) does not load: "
+            f"{type(error).__name__}: {error}.",
+            hint="reinstall the package that declares it",
+        ) from error
+
+
+def registry_path() -> Path:
+    """Returns the path of registry.yaml: inside the wheel, or at the top of a checkout."""
+    inside = Path(__file__).with_name("registry.yaml")
+    return inside if inside.exists() else Path(__file__).parent.parent / "registry.yaml"
+
+
+def load_registry(path: Path | None = None) -> Registry:
+    """Reads the catalogue: registry.yaml first, then the entry points of installed packages."""
+    table = Registry()
+    path = path or registry_path()
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
+    for kind, entries in content.items():
+        for name, body in (entries or {}).items():
+            rest = dict(body)
+            table.add(
+                Entry(
+                    kind=kind,
+                    name=name,
+                    summary=rest.pop("summary"),
+                    target=rest.pop("target", ""),
+                    defaults=rest.pop("defaults", {}),
+                    parts=rest.pop("parts", {}),
+                    settings=rest,
+                    origin=path.name,
+                )
+            )
+    for kind in KINDS:
+        for point in entry_points(group=f"vdsm_bench.{kind}"):
+            owner = point.dist.name if point.dist is not None else "an installed package"
+            table.add(
+                Entry(
+                    kind=kind,
+                    name=point.name,
+                    summary=f"from {owner}",
+                    target=point.value,
+                    origin=f"{owner} ({point.value})",
+                    loader=functools.partial(_load_entry_point, point),
+                )
+            )
+    return table
+
+
+@functools.cache
+def registry() -> Registry:
+    """Returns the process's catalogue."""
+    return load_registry()
