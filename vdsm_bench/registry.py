@@ -142,6 +142,10 @@ class Registry:
         """Returns the sorted names of one kind."""
         return sorted(name for known, name in self._entries if known == kind)
 
+    def peek(self, kind: str, name: str) -> Entry:
+        """Returns a listed entry as declared, importing nothing (an entry point may lack defaults)."""
+        return self._entries[kind, name]
+
     def get(self, kind: str, name: str) -> Entry:
         """Returns an entry.
 

@@ -1,0 +1,82 @@
+"""What every command knows: where runs and data live, and how answers are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """The global options of one call.
+
+    Attributes:
+        runs_dir: where cells and judges live.
+        data_dir: where clip stores live; None if the user named no place.
+        debug: show tracebacks of unexpected errors.
+    """
+
+    runs_dir: Path = Path("vdsm-runs")
+    data_dir: Path | None = None
+    debug: bool = False
+
+
+def session_options(command: F) -> F:
+    """Adds the global options to a command, so that they may stand before or after its name."""
+
+    def store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name != "DEFAULT":
+            setattr(context.ensure_object(Session), str(parameter.name), value)
+
+    folder = click.Path(file_okay=False, path_type=Path)
+    for option in (
+        click.option("--debug", is_flag=True, expose_value=False, callback=store,
+                     help="Show the traceback of an unexpected error."),
+        click.option("--data-dir", type=folder, envvar="VDSM_BENCH_DATA", show_envvar=True,
+                     expose_value=False, callback=store, help="Folder of the clip stores."),
+        click.option("--runs-dir", type=folder, envvar="VDSM_BENCH_RUNS", show_envvar=True,
+                     expose_value=False, callback=store,
+                     help="Folder of cells and judges (default ./vdsm-runs)."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def pass_session(command: F) -> F:
+    """Hands the session to a command as its first argument, and gives it the global options."""
+    handed: F = click.make_pass_decorator(Session, ensure=True)(command)  # type: ignore[assignment]
+    return session_options(handed)
+
+
+def json_option(command: F) -> F:
+    """Adds ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
+
+
+def print_json(content: Any) -> None:
+    """Prints an answer as JSON on stdout."""
+    click.echo(json.dumps(content, indent=2))
+
+
+def note(text: str) -> None:
+    """Says something beside the answer, on stderr."""
+    click.echo(text, err=True)
+
+
+def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Returns a shell completion that offers the registry's names of one kind."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from vdsm_bench.registry import registry
+
+        return [name for name in registry().names(kind) if name.startswith(incomplete)]
+
+    return complete

@@ -1,0 +1,39 @@
+"""``vdsm-bench list``: the catalogue."""
+
+from __future__ import annotations
+
+import click
+
+from vdsm_bench.cli.context import Session, json_option, pass_session, print_json
+
+
+@click.command("list")
+@click.argument("kind", required=False)
+@json_option
+@pass_session
+def command(session: Session, kind: str | None, as_json: bool) -> None:
+    """List the components of the zoo, of one KIND or of all."""
+    from vdsm_bench.errors import UsageError, suggest
+    from vdsm_bench.registry import KINDS, registry
+
+    if kind is not None and kind not in KINDS:
+        raise UsageError(
+            f"There is no kind '{kind}'{suggest(kind, KINDS)}; kinds: {', '.join(KINDS)}.",
+            hint="vdsm-bench list",
+        )
+    table = registry()
+    kinds = [kind] if kind else list(KINDS)
+    entries = {each: {name: table.peek(each, name) for name in table.names(each)} for each in kinds}
+    if as_json:
+        print_json(
+            {
+                each: {name: {"summary": e.summary, "origin": e.origin} for name, e in found.items()}
+                for each, found in entries.items()
+            }
+        )
+        return
+    for each, found in entries.items():
+        click.echo(f"{each}:" if found else f"{each}: none")
+        width = max(map(len, found), default=0)
+        for name, entry in found.items():
+            click.echo(f"  {name.ljust(width)}  {entry.summary}")

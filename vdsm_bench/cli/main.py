@@ -1,0 +1,114 @@
+"""The command line's entrance: finds the command, runs it, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from vdsm_bench import __version__
+from vdsm_bench.cli.context import Session, note, session_options
+from vdsm_bench.errors import VdsmBenchError, suggest
+
+#: command -> one line of help; each lives in the file of its name
+COMMANDS = {
+    "run": "Train and score models on datasets.",
+    "leaderboard": "Show the scores of all cells.",
+    "status": "Show where every cell stands.",
+    "transfer": "Write pictures of identity x motion swaps from a finished cell.",
+    "data": "List, prepare, check and preview datasets.",
+    "judge": "Train or show the judge of a dataset.",
+    "list": "List the components of the zoo.",
+    "show": "Show one component: defaults, stages, presets.",
+    "doctor": "Check versions, device, disk and data.",
+    "completion": "Print the completion script of a shell.",
+}
+BUG, INTERRUPTED, TERMINATED = 70, 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; work is kept, as after Ctrl-C."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's file when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the commands in the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"vdsm_bench.cli.{cmd_name}_command")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolves a command; an unknown one gets a suggestion."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"There is no command '{args[0]}'{suggest(args[0], COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vdsm-bench")
+@session_options
+def cli() -> None:
+    """A model zoo and benchmark harness for video disentanglement.
+
+    First call: vdsm-bench run --model vdsm --dataset mug
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with the code of the error tree (see ``errors``)."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run_cli(arguments))
+
+
+def run_cli(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code; the only place that decides one."""
+    session = Session()
+    try:
+        answer = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="vdsm-bench",
+            standalone_mode=False,
+            obj=session,
+        )
+        return answer if isinstance(answer, int) else 0
+    except VdsmBenchError as error:
+        note(f"error: {error}")
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        note("interrupted; the same command continues where it stopped.")
+        return INTERRUPTED
+    except Terminated:
+        note("terminated; the same command continues where it stopped.")
+        return TERMINATED
+    except Exception as error:
+        if session.debug:
+            traceback.print_exc()
+        note(f"bug: {type(error).__name__}: {error}\n  next: the same command with --debug")
+        return BUG
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated

@@ -1,0 +1,144 @@
+"""What makes a cell the same cell: its key, its name and its folder. No torch here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.config import CellConfig, content_key, resolve
+from vdsm_bench.registry import Registry, split_part
+from vdsm_bench.runs.folder import CellFolder, scan_cells
+
+#: settings that change the speed and no number
+SPEED_ONLY = {"evaluation": ("batch_size",)}
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell as asked for, before its data has been opened.
+
+    Attributes:
+        config: the resolved configuration.
+        instance: canonical model instance name.
+    """
+
+    config: CellConfig
+    instance: str
+
+    @property
+    def label(self) -> str:
+        """``dataset/model/preset-seed<k>``: how the cell is called in messages."""
+        config = self.config
+        return f"{config.data.dataset}/{self.instance}/{config.preset}-seed{config.seed}"
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Everything a cell's numbers depend on, and its hashes.
+
+    Attributes:
+        inputs: configuration, component targets, data and protocol; nothing about paths,
+            devices or the order of flags.
+    """
+
+    inputs: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Hash of the cell."""
+        return content_key(self.inputs)
+
+    @property
+    def group(self) -> str:
+        """Hash of all but the seed: cells that may be averaged share it."""
+        without = {**self.inputs, "config": {**self.inputs["config"], "seed": None}}
+        return content_key(without)
+
+
+def plan_cells(
+    table: Registry,
+    *,
+    models: Sequence[str],
+    datasets: Sequence[str],
+    seeds: Sequence[int],
+    preset: str,
+    layers: Sequence[Mapping[str, Any]] = (),
+) -> list[Cell]:
+    """Resolves every model x dataset x seed; nothing is built.
+
+    Raises:
+        UsageError: an unknown name, key or value anywhere.
+    """
+    cells = []
+    for dataset in dict.fromkeys(datasets):
+        for model in dict.fromkeys(models):
+            for seed in dict.fromkeys(seeds):
+                config = resolve(
+                    table, model=model, dataset=dataset, preset=preset, seed=seed, layers=layers
+                )
+                cells.append(Cell(config, config.instance(table)))
+    return cells
+
+
+def complete_part(table: Registry, kind: str, value: Any) -> dict[str, Any]:
+    """Returns a component with its target and every argument stated, nested parts included."""
+    name, given = split_part(value)
+    entry = table.get(kind, name)
+    arguments = {**entry.defaults, **given}
+    for key, part_kind in entry.parts.items():
+        arguments[key] = complete_part(table, part_kind, arguments[key])
+    return {"name": name, "target": entry.target, "arguments": arguments}
+
+
+def cell_key(
+    table: Registry, config: CellConfig, *, data: Mapping[str, Any], protocol: Mapping[str, Any]
+) -> CellKey:
+    """Computes the key of a cell.
+
+    Args:
+        table: the catalogue; defaults that are not stated in the configuration count too.
+        config: the resolved configuration.
+        data: content hash of the clips and key of the splits.
+        protocol: key of the judge and versions of the scores.
+    """
+    tree = comparable(config)
+    model = {"name": config.model.name, **config.model.arguments}
+    tree["model"] = complete_part(table, "models", model)
+    return CellKey({"config": tree, "data": dict(data), "protocol": dict(protocol)})
+
+
+def comparable(config: CellConfig) -> dict[str, Any]:
+    """Returns the configuration as a tree without what changes no number."""
+    tree = config.model_dump(mode="json")
+    for section, keys in SPEED_ONLY.items():
+        for key in keys:
+            tree[section].pop(key)
+    return tree
+
+
+def cell_path(runs_dir: Path, cell: Cell, key: str) -> Path:
+    """Returns ``<runs>/cells/<dataset>/<model instance>/<preset>-seed<k>-<hash8>``."""
+    config = cell.config
+    leaf = f"{config.preset}-seed{config.seed}-{key}"
+    return runs_dir / "cells" / config.data.dataset / folder_name(cell.instance) / leaf
+
+
+def folder_name(instance: str) -> str:
+    """Returns a name every file system takes: no separators, no more than 100 characters."""
+    name = re.sub(r"[^A-Za-z0-9._,=\[\]-]", "_", instance)
+    if name == instance and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}~{content_key(instance)}"
+
+
+def find_folder(runs_dir: Path, cell: Cell) -> CellFolder | None:
+    """Finds the folder of a cell by its configuration alone, without opening its data."""
+    wanted = comparable(cell.config)
+    for record in scan_cells(runs_dir):
+        if record.config is not None and record.config.get("comparable") == wanted:
+            return CellFolder(record.path)
+    return None

@@ -1,0 +1,142 @@
+"""Files that appear whole or not at all, and locks that say who holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vdsm_bench.errors import CellError, DataError
+
+
+def now() -> str:
+    """Returns the time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: temporary file in the same folder, fsync, rename.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from colleagues
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path} ({len(content)} bytes) cannot be written: {error.strerror}.",
+            hint="free disk space, or choose another folder with --runs-dir",
+        ) from error
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes UTF-8 text whole or not at all; see :func:`write_bytes`."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON whole or not at all; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        DataError: missing, unreadable, damaged, or not an object; the message names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} does not read: {error.strerror}.") from error
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
+        raise DataError(f"{path} is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no JSON object.")
+    return content
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes a folder's entries, so that a rename survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def move_aside(folder: Path) -> Path:
+    """Renames a folder to ``.<name>.old-<n>``, the first free n; returns its new place."""
+    number = 1
+    while (aside := folder.with_name(f".{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    sync_folder(folder.parent)
+    return aside
+
+
+@contextlib.contextmanager
+def hold(
+    folder: Path, what: str, *, wait: bool = True, say: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Holds the lock of a folder; it lies beside the folder, which need not exist yet.
+
+    Args:
+        folder: what is locked.
+        what: its name in messages.
+        wait: wait for another process, or refuse.
+        say: told once, before waiting, who holds the lock.
+
+    Raises:
+        CellError: another process holds it and ``wait`` is false.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    holder = folder.with_name(f".{folder.name}.holder.json")
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = _describe(holder)
+        if not wait:
+            raise CellError(
+                f"{what} is being worked on by {owner}.",
+                hint="vdsm-bench status   (or leave out --no-wait to wait for it)",
+            ) from None
+        if say is not None:
+            say(f"{what}: waiting for {owner}")
+        lock.acquire()
+    try:
+        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        content = read_json(holder)
+    except DataError:
+        return "another process"
+    return f"process {content.get('pid')} on {content.get('host')} since {content.get('since')}"
