@@ -1,0 +1,213 @@
+"""Training of the judge: real training clips only, epoch chosen on real validation clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vdsm_bench.config import JudgeSettings
+from vdsm_bench.contracts import ClipShape, Factor, Integers, LabelledClips, check_clip
+from vdsm_bench.errors import DataError, DivergedError, ProtocolError
+from vdsm_bench.evaluators.judge import JudgeNetwork, NeuralJudge
+from vdsm_bench.evaluators.pairs import check_labels
+from vdsm_bench.seeding import derive_seed, generator
+
+#: called with (epochs done, epochs in all, figures of the epoch)
+EpochProgress = Callable[[int, int, Mapping[str, float]], None]
+#: share of the steps over which the learning rate rises
+_WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class TrainedJudge:
+    """A judge and how it came about.
+
+    Attributes:
+        judge: the network of the best epoch.
+        history: figures per epoch: training loss, validation loss and mean accuracy.
+        epoch: the epoch that was kept, counted from 0.
+    """
+
+    judge: NeuralJudge
+    history: tuple[Mapping[str, float], ...]
+    epoch: int
+
+
+def train_judge(
+    train: LabelledClips,
+    validation: LabelledClips,
+    *,
+    factors: Sequence[Factor],
+    settings: JudgeSettings,
+    device: torch.device | str = "cpu",
+    progress: EpochProgress | None = None,
+) -> TrainedJudge:
+    """Trains a judge; the epoch with the best mean accuracy on validation clips is kept.
+
+    Same settings and clips give the same weights on the same machine; no global generator is
+    moved. Augmentation keeps labels: small shifts, brightness, blur; nothing is mirrored.
+
+    Args:
+        train: real training clips.
+        validation: real clips that choose the epoch.
+        factors: what is judged; leave out factors that cannot be scored.
+        settings: epochs, batch size, learning rate, width, seed.
+        device: where it is trained.
+        progress: called after every epoch.
+
+    Raises:
+        DataError: labels missing, of unequal length or out of range; fewer than two clips.
+        DivergedError: the loss became NaN or infinite.
+        ProtocolError: no factor can be judged.
+    """
+    if not factors:
+        raise ProtocolError("No factor can be judged: every one is unscorable.")
+    n = check_labels(train.labels, factors, "judge, training clips")
+    check_labels(validation.labels, factors, "judge, validation clips")
+    if n < 2:
+        raise DataError(f"The judge needs at least two training clips, got {n}.")
+    first = train.clips(np.zeros(1, dtype=np.int64))
+    check_clip(first, "judge, training clips")
+    shape = ClipShape(*first.shape[1:])
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(settings.seed, "judge", "init"))
+        network = JudgeNetwork(
+            factors,
+            channels=shape.channels,
+            height=shape.height,
+            width=shape.width,
+            base=settings.width,
+        ).to(device)
+    history, best, epoch = _fit(network, train, validation, settings, device, progress)
+    network.load_state_dict(best)
+    return TrainedJudge(NeuralJudge(network, shape, device), tuple(history), epoch)
+
+
+def augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """Shifts, lightens and blurs every clip a little, all its frames alike.
+
+    Args:
+        clip: ``[B, T, C, H, W]`` in [0, 1].
+        rng: draws one shift (up to 1/16 of the size), gain (±10 %), offset (±0.04) and blur (a
+            blend with the 3 x 3 mean, for half of the clips) per clip.
+
+    Returns:
+        ``[B, T, C, H, W]`` in [0, 1].
+    """
+    batch, time, channels, height, width = clip.shape
+    reach = max(1, height // 16), max(1, width // 16)
+    shift = np.stack([rng.integers(-r, r + 1, size=batch) for r in reach], axis=1)
+    gain, offset = rng.uniform(0.9, 1.1, batch), rng.uniform(-0.04, 0.04, batch)
+    blur = rng.uniform(-1, 1, batch).clip(0)
+
+    def column(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=clip.dtype, device=clip.device).view(-1, 1, 1, 1)
+
+    frames = clip.flatten(1, 2)  # [B, T*C, H, W]: one picture of T*C channels per clip
+    soft = functional.avg_pool2d(frames, 3, stride=1, padding=1, count_include_pad=False)
+    frames = torch.lerp(frames, soft, column(blur))
+    # Indices clamped at the border repeat the edge, as a camera a little aside would show it.
+    index = [
+        (torch.arange(size) + torch.as_tensor(shift[:, i : i + 1])).clamp(0, size - 1)
+        for i, size in enumerate((height, width))
+    ]
+    rows = index[0].to(clip.device)[:, None, :, None].expand(-1, time * channels, -1, width)
+    columns = index[1].to(clip.device)[:, None, None, :].expand(-1, time * channels, height, -1)
+    frames = frames.gather(2, rows).gather(3, columns)
+    frames = (frames * column(gain) + column(offset)).clamp(0, 1)
+    return frames.reshape(clip.shape)
+
+
+def _fit(
+    network: JudgeNetwork,
+    train: LabelledClips,
+    validation: LabelledClips,
+    settings: JudgeSettings,
+    device: torch.device,
+    progress: EpochProgress | None,
+) -> tuple[list[Mapping[str, float]], dict[str, Tensor], int]:
+    batches = math.ceil(len(train) / settings.batch_size)
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(settings.epochs * batches))
+    history: list[Mapping[str, float]] = []
+    best: dict[str, Tensor] = {}
+    mark, kept = (-1.0, -math.inf), 0
+    for epoch in range(settings.epochs):
+        rng = generator(settings.seed, "judge", "epoch", epoch)
+        network.train()
+        total = 0.0
+        for rows in np.array_split(rng.permutation(len(train)), batches):
+            clip = augment(train.clips(rows).to(device, torch.float32), rng)
+            loss = _loss(network(clip), train.labels, rows)
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+            schedule.step()
+            total += loss.item() * len(rows)
+        if not math.isfinite(total):
+            raise DivergedError(
+                f"The judge's loss is {total} in epoch {epoch}: training clips are not finite or "
+                "the learning rate is too high.",
+                hint="--set judge.learning_rate=0.0003",
+            )
+        accuracy, loss_there = _validate(network, validation, settings.batch_size, device)
+        figures = {
+            "loss": total / len(train),
+            "validation_loss": loss_there,
+            "validation_accuracy": accuracy,
+        }
+        history.append(figures)
+        if (accuracy, -loss_there) > mark:
+            mark, kept = (accuracy, -loss_there), epoch
+            best = {key: value.clone() for key, value in network.state_dict().items()}
+        if progress is not None:
+            progress(epoch + 1, settings.epochs, figures)
+    return history, best, kept
+
+
+def _rate(steps: int) -> Callable[[int], float]:
+    """Linear rise, then half a cosine down to nothing: a short training ends settled."""
+    warm = max(1, round(_WARM_UP * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+    return factor
+
+
+def _loss(logits: Mapping[str, Tensor], labels: Mapping[str, Integers], rows: Integers) -> Tensor:
+    """Computes the sum over factors of the cross-entropies, each a mean over clips, in nats."""
+    return torch.stack(
+        [
+            functional.cross_entropy(
+                values, torch.as_tensor(labels[name][rows], dtype=torch.int64).to(values.device)
+            )
+            for name, values in logits.items()
+        ]
+    ).sum()
+
+
+def _validate(
+    network: JudgeNetwork, clips: LabelledClips, batch_size: int, device: torch.device
+) -> tuple[float, float]:
+    """Returns mean accuracy over factors and mean loss."""
+    network.eval()
+    right, loss = 0.0, 0.0
+    with torch.inference_mode():
+        for start in range(0, len(clips), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(clips)))
+            logits = network(clips.clips(rows).to(device, torch.float32))
+            loss += _loss(logits, clips.labels, rows).item() * len(rows)
+            for name, values in logits.items():
+                guess = values.argmax(1).cpu().numpy()
+                right += float((guess == clips.labels[name][rows]).sum())
+    return right / (len(clips) * len(network.factors)), loss / len(clips)
