@@ -85,7 +85,7 @@ class DatasetCard:
 class VideoDataset(ABC):
     """A source of labelled clips that can write itself into a clip store."""
 
-    card: ClassVar[DatasetCard] | DatasetCard
+    card: DatasetCard
 
     @abstractmethod
     def prepare(
@@ -106,14 +106,27 @@ class VideoDataset(ABC):
             DataError: the source is missing, damaged or mislabelled.
         """
 
-    def score_labels(self, clip: Tensor) -> dict[str, Tensor] | None:
-        """The label oracle: reads every factor from pixels without learning, where that is possible.
+    def render_transfer(
+        self,
+        identity_of: npt.ArrayLike,
+        motion_of: npt.ArrayLike,
+        *,
+        frames: int,
+        stride: int,
+        image_size: int,
+    ) -> npt.NDArray[np.uint8] | None:
+        """The label oracle of a drawn dataset: the true transfer, rendered from drawing parameters.
 
         Args:
-            clip: ``[B, T, C, H, W]`` in [0, 1].
+            identity_of: clip indices (A) ``[B]``: who is drawn.
+            motion_of: clip indices (B) ``[B]``: what they do, when and how strongly, and the
+                nuisances; the window is the one evaluation cuts from these clips.
+            frames: frames per clip.
+            stride: every stride-th frame is used.
+            image_size: height and width in pixels.
 
         Returns:
-            Labels ``[B]`` per factor, or None where the dataset has no oracle.
+            uint8 ``[B, frames, image_size, image_size, C]``, or None: the dataset is not drawn.
         """
         return None
 

@@ -1,0 +1,293 @@
+"""Splits: what is held out, computed from labels and a seed, stored nowhere.
+
+Rules: ``clips`` holds out clips within every identity x action cell, ``identities`` holds out
+whole identities, ``cells`` holds out identity x action cells of known identities. Under every
+rule some further cells of training identities are kept from everyone (``Splits.cells``): on
+them a judge has to prove that it reads identity and action apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from vdsm_bench.config import content_key
+from vdsm_bench.data.store import ClipStore, IntArray
+from vdsm_bench.errors import DataError, UsageError, suggest
+from vdsm_bench.seeding import generator
+
+Rule = Literal["clips", "identities", "cells"]
+#: raised whenever the same labels and seed would give other indices
+VERSION = 1
+#: share of identity x action cells that only the judge's gate sees
+GATE_SHARE = 0.09
+_TEST = {"clips": 0.25, "identities": 0.10, "cells": 0.10}
+_VALIDATION = {"clips": 0.10, "identities": 0.05, "cells": 0.05}
+#: Li and Mandt's list: with this seed of NumPy's legacy generator, the first 1000 of the permuted
+#: characters are for training, the other 296 for testing
+_LI_MANDT, _LI_MANDT_SEED, _LI_MANDT_TRAIN = "sprites-1296", 423, 1000
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Clip indices, int64, sorted, disjoint.
+
+    Attributes:
+        train: clips to train on.
+        validation: clips to choose an epoch on.
+        test: clips to score.
+        cells: clips of identity x action cells of training identities, for the judge's gate only.
+        rule: what ``test`` holds out.
+        unscorable: static factors with test classes that never occur in ``train`` (an identity
+            factor under the rule ``identities``): no judge can score them.
+        content_key: short hex digest of dataset content, rule and indices.
+    """
+
+    train: IntArray
+    validation: IntArray
+    test: IntArray
+    cells: IntArray
+    rule: Rule
+    unscorable: tuple[str, ...]
+    content_key: str
+
+    def parts(self) -> dict[str, IntArray]:
+        """Returns the four index arrays by name."""
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "cells": self.cells,
+        }
+
+
+def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
+    """Splits a dataset.
+
+    Args:
+        store: the clips.
+        rule: ``clips``, ``identities`` or ``cells``.
+        seed: the protocol's seed; Li and Mandt's published list of characters ignores it.
+
+    Raises:
+        UsageError: an unknown rule.
+        DataError: too few clips, identities or cells for the rule.
+    """
+    if rule not in get_args(Rule):
+        raise UsageError(
+            f"There is no split rule '{rule}'{suggest(rule, get_args(Rule))}; "
+            f"known: {', '.join(get_args(Rule))}."
+        )
+    cell_of = _cells_of(store)
+    if rule == "identities":
+        parts = _by_identity(store, seed)
+    elif rule == "clips":
+        parts = {"train": np.arange(len(store))}
+    else:
+        parts = _by_cell(store, cell_of, seed)
+    train, gate = _take_cells(
+        store, parts["train"], cell_of, GATE_SHARE, generator(seed, "split", rule, "gate")
+    )
+    if rule == "clips":
+        parts = _by_clip(train, cell_of, seed)
+        train = parts["train"]
+    result = {**parts, "train": train, "cells": gate}
+    for name, indices in result.items():
+        if not len(indices) and name != "cells":
+            raise DataError(
+                f"{store.name} is too small to be split by {rule}: nothing is left for {name}."
+            )
+    result = {name: np.sort(indices) for name, indices in result.items()}
+    key = content_key(
+        [VERSION, store.content_hash, rule, {key: part.tolist() for key, part in result.items()}]
+    )
+    return Splits(
+        **result,
+        rule=rule,
+        unscorable=_unscorable(store, result["train"], result["test"]),
+        content_key=key,
+    )
+
+
+def check_disjoint(store: ClipStore, splits: Splits) -> None:
+    """Proves that a split holds out what its rule says.
+
+    Checks index sets, identities and cells, and compares the pixels of held-out clips with those
+    of training clips.
+
+    Raises:
+        DataError: parts overlap, or a held-out clip is also a training clip, pixel for pixel.
+    """
+    cell_of, identities = _cells_of(store), store.identities
+    parts = splits.parts()
+    everything = np.concatenate(list(parts.values()))
+    if len(np.unique(everything)) != len(everything):
+        raise DataError(f"{store.name}: the parts of the split share clips.")
+    if len(everything) and (everything.min() < 0 or everything.max() >= len(store)):
+        raise DataError(f"{store.name}: the split names clips that do not exist.")
+    for name in ("train", "validation", "test"):
+        _refuse_overlap(store, "cells", cell_of, "cell", parts["cells"], parts[name])
+    if not np.isin(identities[splits.cells], identities[splits.train]).all():
+        raise DataError(f"{store.name}: a held-out cell belongs to no training identity.")
+    if splits.rule == "identities":
+        for left, right in (("train", "test"), ("train", "validation"), ("validation", "test")):
+            _refuse_overlap(store, left, identities, "identity", parts[left], parts[right])
+    if splits.rule == "cells":
+        for left, right in (("train", "test"), ("train", "validation"), ("validation", "test")):
+            _refuse_overlap(store, left, cell_of, "cell", parts[left], parts[right])
+    _refuse_duplicates(store, parts)
+
+
+def _cells_of(store: ClipStore) -> IntArray:
+    return store.identities * (int(store.motions.max()) + 1) + store.motions
+
+
+def _by_identity(store: ClipStore, seed: int) -> dict[str, IntArray]:
+    identities, first = np.unique(store.identities, return_index=True)
+    draw = generator(seed, "split", "identities")
+    if store.name == _LI_MANDT:
+        order = np.random.RandomState(_LI_MANDT_SEED).permutation(len(identities))
+        train, test = order[:_LI_MANDT_TRAIN], order[_LI_MANDT_TRAIN:]
+    else:
+        test = _hold_out(store, identities, first, _TEST["identities"], draw)
+        train = np.setdiff1d(identities, test)
+    held = _hold_out(store, train, first[train], _VALIDATION["identities"], draw)
+    groups = {"train": np.setdiff1d(train, held), "validation": held, "test": test}
+    return {
+        name: np.flatnonzero(np.isin(store.identities, group)) for name, group in groups.items()
+    }
+
+
+def _hold_out(
+    store: ClipStore,
+    candidates: IntArray,
+    first: IntArray,
+    share: float,
+    draw: np.random.Generator,
+) -> IntArray:
+    """Picks identities at random so that every class of every static attribute keeps one.
+
+    A factor that is a name of the identity (as many classes as identities) cannot keep its
+    classes and does not bind.
+    """
+    labels = [
+        store.labels[factor.name][first] for factor in store.factors if factor.kind == "static"
+    ]
+    attributes = [column for column in labels if len(np.unique(column)) < len(candidates)]
+    left = [np.bincount(column) for column in attributes]
+    wanted = max(1, round(share * len(candidates)))
+    taken: list[int] = []
+    for place in draw.permutation(len(candidates)):
+        if len(taken) == wanted:
+            break
+        if all(count[column[place]] > 1 for column, count in zip(attributes, left, strict=True)):
+            for column, count in zip(attributes, left, strict=True):
+                count[column[place]] -= 1
+            taken.append(candidates[place])
+    return np.asarray(taken, dtype=np.int64)
+
+
+def _by_cell(store: ClipStore, cell_of: IntArray, seed: int) -> dict[str, IntArray]:
+    draw = generator(seed, "split", "cells")
+    everything = np.arange(len(store))
+    rest, test = _take_cells(store, everything, cell_of, _TEST["cells"], draw)
+    train, validation = _take_cells(store, rest, cell_of, _VALIDATION["cells"], draw)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _take_cells(
+    store: ClipStore,
+    clips: IntArray,
+    cell_of: IntArray,
+    share: float,
+    draw: np.random.Generator,
+) -> tuple[IntArray, IntArray]:
+    """Takes a share of the identity x action cells, spread evenly over identities and actions.
+
+    Every identity keeps at least half of its cells (and one), every action at least one identity.
+
+    Returns:
+        The remaining clips and the clips of the taken cells.
+    """
+    cells, first = np.unique(cell_of[clips], return_index=True)
+    owner, action = store.identities[clips][first], store.motions[clips][first]
+    own_cells = {int(who): np.flatnonzero(owner == who) for who in np.unique(owner)}
+    in_action = np.bincount(action)
+    taken_of_action = np.zeros_like(in_action)
+    taken: list[int] = []
+    wanted = max(1, round(share * len(cells)))
+    for turn in range(max(map(len, own_cells.values()))):
+        for who in draw.permutation(sorted(own_cells)):
+            mine = own_cells[int(who)]
+            if len(taken) == wanted or (turn + 1) * 2 > len(mine):
+                continue
+            spare = in_action - taken_of_action > 1
+            open_cells = [
+                place
+                for place in draw.permutation(mine)
+                if place not in taken and spare[action[place]]
+            ]
+            if open_cells:
+                best = min(open_cells, key=lambda place: taken_of_action[action[place]])
+                taken_of_action[action[best]] += 1
+                taken.append(best)
+    held = np.isin(cell_of[clips], cells[taken])
+    return clips[~held], clips[held]
+
+
+def _by_clip(clips: IntArray, cell_of: IntArray, seed: int) -> dict[str, IntArray]:
+    """Holds out a share of every cell's clips: systematic sampling along the cells."""
+    draw = generator(seed, "split", "clips")
+    shuffled = draw.permutation(clips)
+    ordered = shuffled[np.argsort(cell_of[shuffled], kind="stable")]
+    rest, test = _every(ordered, _TEST["clips"])
+    train, validation = _every(rest, _VALIDATION["clips"] / (1 - _TEST["clips"]))
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _every(items: IntArray, share: float) -> tuple[IntArray, IntArray]:
+    steps = np.floor(np.arange(len(items) + 1) * share + 1e-9)
+    held = np.diff(steps) > 0
+    return items[~held], items[held]
+
+
+def _unscorable(store: ClipStore, train: IntArray, test: IntArray) -> tuple[str, ...]:
+    return tuple(
+        factor.name
+        for factor in store.factors
+        if not np.isin(store.labels[factor.name][test], store.labels[factor.name][train]).all()
+    )
+
+
+def _refuse_overlap(
+    store: ClipStore, name: str, values: IntArray, what: str, one: IntArray, other: IntArray
+) -> None:
+    shared = np.intersect1d(values[one], values[other])
+    if len(shared):
+        raise DataError(
+            f"{store.name}: {len(shared)} {what} numbers of '{name}' occur in another part of the "
+            f"split too, for example {int(shared[0])}."
+        )
+
+
+def _refuse_duplicates(store: ClipStore, parts: Mapping[str, IntArray]) -> None:
+    seen = {store.digest_of(int(index)): int(index) for index in parts["train"]}
+    twins = [
+        (seen[digest], int(index))
+        for index in _held_out(parts)
+        if (digest := store.digest_of(int(index))) in seen
+    ]
+    if twins:
+        examples = ", ".join(f"{left} = {right}" for left, right in twins[:5])
+        raise DataError(
+            f"{store.name}: {len(twins)} held-out clips are training clips, pixel for pixel "
+            f"(train = held out: {examples})."
+        )
+
+
+def _held_out(parts: Mapping[str, IntArray]) -> Iterable[int]:
+    for name in ("validation", "test", "cells"):
+        yield from parts[name].tolist()

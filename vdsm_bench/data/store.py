@@ -1,0 +1,236 @@
+"""The clip store: one folder per dataset, memory-mapped frames, labels and a card.
+
+``frames.npy`` (uint8 ``[frames of all clips, H, W, C]``), ``clips.npz`` (offsets and one label
+array per factor) and ``card.json`` appear together or not at all: a writer fills a hidden
+sibling folder and renames it. Nothing in a store is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vdsm_bench.contracts import Factor
+from vdsm_bench.errors import DataError
+
+SCHEMA = 1
+FRAMES, CLIPS, CARD = "frames.npy", "clips.npz", "card.json"
+LABEL = "label."
+_CHUNK = 1 << 24
+
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+
+
+class ClipStore:
+    """The clips of one dataset, read-only; frames stay on disk until they are asked for.
+
+    Attributes:
+        folder: where it lies.
+        name: dataset name, as on its card.
+        card: the whole card, as JSON.
+        factors: the labelled attributes.
+        lengths: frames per clip, int64 ``[n]``.
+        labels: class index per factor, int64 ``[n]`` each.
+        identities: index of the combination of all static factors, consecutive, int64 ``[n]``.
+        motions: index of the combination of all dynamic factors, consecutive, int64 ``[n]``.
+        image_shape: ``(H, W, C)`` as stored.
+        frame_rate: frames per second.
+        content_hash: short hex digest of frames, labels and factors.
+    """
+
+    def __init__(
+        self, folder: Path, card: dict[str, Any], offsets: IntArray, labels: dict[str, IntArray]
+    ) -> None:
+        self.folder = folder
+        self.card = card
+        self.name: str = card["name"]
+        self.factors = tuple(
+            Factor(item["name"], item["kind"], tuple(item["classes"])) for item in card["factors"]
+        )
+        self.lengths: IntArray = np.diff(offsets)
+        self.labels = labels
+        self.identities = self._combinations("static")
+        self.motions = self._combinations("dynamic")
+        height, width, channels = card["image_shape"]
+        self.image_shape: tuple[int, int, int] = (height, width, channels)
+        self.frame_rate = float(card["frame_rate"])
+        self.content_hash: str = card["content_sha256"][:12]
+        self._offsets = offsets
+        self._frames: ByteArray = np.load(folder / FRAMES, mmap_mode="r", allow_pickle=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> ClipStore:
+        """Opens a store after cheap checks (schema, sizes, label ranges; no checksums).
+
+        Raises:
+            DataError: missing or damaged; the message names the file.
+        """
+        card = _read_card(folder)
+        try:
+            arrays = read_arrays(folder / CLIPS)
+            offsets = arrays["offsets"]
+            labels = {item["name"]: arrays[LABEL + item["name"]] for item in card["factors"]}
+            problem = _problem_of_frames(folder / FRAMES, card) or _problem_of_clips(
+                card, offsets, labels
+            )
+            if not problem:
+                return cls(folder, card, offsets, labels)
+        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            problem = f"{type(error).__name__}: {error}"
+        raise _damaged(folder, problem)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def frames(self, index: int) -> ByteArray:
+        """Returns the frames of one clip, a read-only uint8 view ``[T_i, H, W, C]``."""
+        if not 0 <= index < len(self):
+            raise DataError(f"{self.name} has {len(self)} clips; there is no clip {index}.")
+        return self._frames[self._offsets[index] : self._offsets[index + 1]]
+
+    def windows(
+        self, indices: npt.ArrayLike, starts: npt.ArrayLike, *, frames: int, stride: int = 1
+    ) -> ByteArray:
+        """Cuts one window from each clip; past the end of a clip its last frame is repeated.
+
+        Args:
+            indices: clips ``[B]``.
+            starts: first frame of each window ``[B]``.
+            frames: frames per window.
+            stride: every stride-th frame is taken.
+
+        Returns:
+            uint8 ``[B, frames, H, W, C]``.
+        """
+        return self._frames[self.frame_numbers(indices, starts, frames=frames, stride=stride)]
+
+    def frame_numbers(
+        self, indices: npt.ArrayLike, starts: npt.ArrayLike, *, frames: int, stride: int
+    ) -> IntArray:
+        """Returns the rows of ``frames.npy`` behind :meth:`windows`, int64 ``[B, frames]``."""
+        which = np.asarray(indices, dtype=np.int64)
+        inside = np.asarray(starts, dtype=np.int64)[:, None] + stride * np.arange(frames)
+        last = self.lengths[which][:, None] - 1
+        rows: IntArray = self._offsets[which][:, None] + np.minimum(inside, last)
+        return rows
+
+    def digest_of(self, index: int) -> bytes:
+        """Returns a digest of one clip's pixels, to find duplicates."""
+        return hashlib.blake2b(self.frames(index).tobytes(), digest_size=16).digest()
+
+    def verify(self) -> None:
+        """Reads everything and compares checksums.
+
+        Raises:
+            DataError: a file is not what the card says; the message names it.
+        """
+        for name in (FRAMES, CLIPS):
+            if sha256_of(self.folder / name) != self.card["sha256"][name]:
+                raise _damaged(self.folder, f"{name} does not match its checksum")
+        card = self.card
+        content = content_digest(card["frames_sha256"], card["factors"], self.labels)
+        if content != card["content_sha256"]:
+            raise _damaged(self.folder, f"{CARD} does not match the labels")
+
+    def _combinations(self, kind: str) -> IntArray:
+        columns = [self.labels[factor.name] for factor in self.factors if factor.kind == kind]
+        if not columns:
+            return np.zeros(len(self), dtype=np.int64)
+        _, inverse = np.unique(np.stack(columns, 1), axis=0, return_inverse=True)
+        return inverse.reshape(-1).astype(np.int64)
+
+
+def read_arrays(path: Path) -> dict[str, IntArray]:
+    """Reads all int64 arrays of an npz file, refusing pickles."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    for key, value in arrays.items():
+        if value.dtype != np.int64 or value.ndim != 1:
+            raise ValueError(f"{key} is {value.dtype} {list(value.shape)}, not int64 [n]")
+    return arrays
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def content_digest(
+    frames_sha256: str, factors: list[dict[str, Any]], labels: Mapping[str, IntArray]
+) -> str:
+    """Returns the digest of what a store holds, whatever the file format around it."""
+    digest = hashlib.sha256(frames_sha256.encode())
+    digest.update(json.dumps(factors, sort_keys=True).encode())
+    for item in factors:
+        digest.update(np.ascontiguousarray(labels[item["name"]], dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    if not (folder / CARD).is_file():
+        raise DataError(
+            f"There is no clip store in {folder}.", hint=f"vdsm-bench data prepare {folder.name}"
+        )
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise _damaged(folder, f"{CARD} does not read ({error})") from error
+    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
+        raise _damaged(folder, f"{CARD} is not of schema {SCHEMA}")
+    missing = {"name", "factors", "clips", "frames", "image_shape", "frame_rate", "sha256",
+               "frames_sha256", "content_sha256"} - card.keys()  # fmt: skip
+    if missing:
+        raise _damaged(folder, f"{CARD} lacks {', '.join(sorted(missing))}")
+    return card
+
+
+def _problem_of_frames(path: Path, card: Mapping[str, Any]) -> str:
+    """Compares header and size before mapping: a short file would end in SIGBUS later."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            return f"{FRAMES} has an unknown header"
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    expected = (card["frames"], *card["image_shape"])
+    if shape != expected or fortran or dtype != np.uint8:
+        return f"{FRAMES} holds {dtype} {list(shape)}, the card says uint8 {list(expected)}"
+    need, have = start + int(np.prod(expected)), path.stat().st_size
+    return "" if need == have else f"{FRAMES} has {have} bytes instead of {need}"
+
+
+def _problem_of_clips(
+    card: Mapping[str, Any], offsets: IntArray, labels: Mapping[str, IntArray]
+) -> str:
+    if len(offsets) != card["clips"] + 1 or card["clips"] < 1:
+        return f"{CLIPS} holds {len(offsets) - 1} clips, the card says {card['clips']}"
+    if offsets[0] != 0 or offsets[-1] != card["frames"] or np.diff(offsets).min() < 1:
+        return f"{CLIPS}: the offsets do not cut the frames into clips"
+    for item in card["factors"]:
+        values = labels[item["name"]]
+        if item["kind"] not in ("static", "dynamic"):
+            return f"{CARD}: factor {item['name']} is of unknown kind '{item['kind']}'"
+        if len(values) != card["clips"]:
+            return f"{CLIPS}: {item['name']} has {len(values)} labels for {card['clips']} clips"
+        if values.min() < 0 or values.max() >= len(item["classes"]):
+            return f"{CLIPS}: {item['name']} has labels outside its {len(item['classes'])} classes"
+    return ""
+
+
+def _damaged(folder: Path, problem: str) -> DataError:
+    return DataError(
+        f"The clip store {folder} is damaged: {problem}.",
+        hint=f"remove {folder} and prepare it again: vdsm-bench data prepare {folder.name}",
+    )
