@@ -1,0 +1,203 @@
+"""The leaderboard: a view over all cell folders, computed anew each time, never stored."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.errors import DataError
+from vdsm_bench.runs.files import read_json
+from vdsm_bench.runs.folder import CellRecord, scan_cells
+
+#: scores of a row, each with value, interval and spread over seeds
+SCORES = (
+    "consistent_accuracy",
+    "dynamic_accuracy",
+    "identity_accuracy",
+    "transfer_accuracy",
+    "action_leak",
+    "identity_leak",
+    "mse",
+    "psnr",
+    "ssim",
+)
+_LEADING = (
+    "slot", "dataset", "model", "preset", "image_size", "frames", "split", "supervision",
+    "seeds", "n_seeds",
+)  # fmt: skip
+_TRAILING = (
+    "judge_accuracy", "collapsed", "training_minutes", "status", "protocol", "key", "note",
+)  # fmt: skip
+#: the columns of the table, in order; a golden test holds them
+COLUMNS: tuple[str, ...] = (
+    *_LEADING,
+    *(f"{score}{suffix}" for score in SCORES for suffix in ("", "_low", "_high", "_spread")),
+    *_TRAILING,
+)
+_SLOT_ORDER = {"native": 0, "external": 1, "control": 2, "reported": 3}
+Row = dict[str, Any]
+
+
+def leaderboard(runs_dir: Path) -> list[Row]:
+    """Returns the rows of every cell and control under a runs folder.
+
+    A row stands for one dataset x model instance x preset x protocol over its seeds: means of the
+    seeds' values and interval bounds, and as spread their standard deviation. Cells that are not
+    done have a row each with their state and reason and no scores.
+    """
+    records = scan_cells(runs_dir)
+    done: dict[str, list[CellRecord]] = {}
+    rows: list[Row] = []
+    for record in records:
+        if record.metrics is not None:
+            done.setdefault(record.metrics["group"], []).append(record)
+        else:
+            rows.append(_unfinished_row(record))
+    rows += [_done_row(group) for group in done.values()]
+    rows += _control_rows(runs_dir)
+    return sorted(rows, key=_order)
+
+
+def reported_row(baseline: Mapping[str, Any]) -> Row:
+    """Returns the row of a quoted result: its scores as printed, its protocol, its source."""
+    row = _empty_row(slot="reported", status="reported")
+    for key, value in baseline.items():
+        if key in row and value is not None:
+            row[key] = value
+    return row
+
+
+def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the rows as CSV; an absent score is an empty field, never 0."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if row[key] is None else row[key] for key in COLUMNS})
+    return stream.getvalue()
+
+
+def _empty_row(**known: Any) -> Row:
+    return {**dict.fromkeys(COLUMNS), **known}
+
+
+def _done_row(records: Sequence[CellRecord]) -> Row:
+    cells = [record.metrics for record in records if record.metrics is not None]
+    first = cells[0]
+    seeds = sorted(cell["seed"] for cell in cells)
+    collapsed = [cell["collapsed"] for cell in cells if cell["collapsed"] is not None]
+    row = _empty_row(
+        **{key: first[key] for key in _LEADING[:8]},
+        seeds=" ".join(map(str, seeds)),
+        n_seeds=len(seeds),
+        judge_accuracy=first.get("judge", {}).get("lowest_accuracy"),
+        collapsed=any(collapsed) if collapsed else None,
+        training_minutes=round(statistics.fmean(c["training_seconds"] for c in cells) / 60, 2),
+        status="done",
+        protocol=first["protocol"].get("judge"),
+        key=first["group"],
+        note=_notes(cells),
+    )
+    row.update(_scores_over_seeds([cell["scores"] for cell in cells]))
+    return row
+
+
+def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
+    values: Row = {}
+    for name in SCORES:
+        scores = [cell[name] for cell in cells if cell.get(name, {}).get("value") is not None]
+        if not scores:
+            continue
+        for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+            known = [score[key] for score in scores if score.get(key) is not None]
+            values[name + suffix] = statistics.fmean(known) if known else None
+        if len(scores) > 1:
+            values[f"{name}_spread"] = statistics.stdev(score["value"] for score in scores)
+    return values
+
+
+def _notes(cells: Sequence[Mapping[str, Any]]) -> str | None:
+    reasons = {
+        f"{name}: {score['reason']}"
+        for cell in cells
+        for name, score in cell["scores"].items()
+        if name in SCORES and score.get("reason")
+    }
+    warnings = {cell["note"] for cell in cells if cell.get("note")}
+    return "; ".join(sorted(warnings) + sorted(reasons)) or None
+
+
+def _unfinished_row(record: CellRecord) -> Row:
+    row = _empty_row(
+        slot="native",
+        dataset=record.path.parts[-3],
+        model=record.path.parts[-2],
+        status=record.state,
+        key=record.path.name.rpartition("-")[2],
+        note=record.problem or (record.status.note if record.status is not None else None),
+    )
+    content = record.config
+    if content is None or not isinstance(content.get("config"), dict):
+        return row
+    config, data = content["config"], content["config"].get("data")
+    row["model"] = content.get("instance", row["model"])
+    row["preset"], row["seeds"] = config.get("preset"), str(config.get("seed"))
+    if isinstance(data, dict):
+        row.update({key: data.get(key) for key in ("image_size", "frames", "split")})
+    return row
+
+
+def _control_rows(runs_dir: Path) -> list[Row]:
+    rows: list[Row] = []
+    for path in sorted((runs_dir / "judges").glob("*/*/controls-*.json")):
+        try:
+            rows += _controls_of(read_json(path))
+        except (DataError, KeyError, TypeError, AttributeError) as error:
+            damaged = f"{path} is damaged ({error}); the next run makes it anew."
+            rows.append(
+                _empty_row(
+                    slot="control",
+                    dataset=path.parts[-3],
+                    model="controls",
+                    status="damaged",
+                    note=damaged,
+                )
+            )
+    return rows
+
+
+def _controls_of(content: Mapping[str, Any]) -> list[Row]:
+    shared = {key: content[key] for key in ("dataset", "image_size", "frames", "split")}
+    rows = []
+    for control in content["rows"]:
+        row = _empty_row(
+            slot="control",
+            model=control["name"],
+            judge_accuracy=content["judge"]["lowest_accuracy"],
+            status="done",
+            protocol=content["protocol"]["judge"],
+            key=content["key"],
+            note=control["expected"],
+            **shared,
+        )
+        row.update(_scores_over_seeds([control["scores"]]))
+        rows.append(row)
+    return rows
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    best = row["transfer_accuracy"] if row["transfer_accuracy"] is not None else -1.0
+    return (
+        str(row["dataset"]),
+        str(row["protocol"] or "~"),
+        _SLOT_ORDER.get(row["slot"], 9),
+        row["status"] != "done",
+        -best,
+        str(row["model"]),
+        str(row["preset"]),
+        str(row["seeds"]),
+    )

@@ -1,0 +1,41 @@
+"""``vdsm-bench leaderboard``: the scores of all cells."""
+
+from __future__ import annotations
+
+import click
+
+from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
+
+
+@click.command("leaderboard")
+@click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
+@click.option("--all", "everything", is_flag=True, help="A wide table, with intervals.")
+@click.option("--reported", is_flag=True, help="Add rows quoted from papers, with their protocol.")
+@json_option
+@pass_session
+def command(
+    session: Session, as_csv: bool, everything: bool, reported: bool, as_json: bool
+) -> None:
+    """Show the scores of all cells, with controls and the real-data ceiling."""
+    from vdsm_bench.boards.leaderboard import leaderboard, reported_row, to_csv
+
+    rows = leaderboard(session.runs_dir)
+    if reported:
+        from vdsm_bench.boards.reported import quoted_results
+
+        rows += [reported_row(result) for result in quoted_results()]
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        click.echo(to_csv(rows), nl=False)
+    elif not rows:
+        note(
+            f"No rows under {session.runs_dir}.\n"
+            "  next: vdsm-bench run --model vdsm --dataset mug"
+        )
+    else:
+        from rich.console import Console
+
+        from vdsm_bench.boards.table import render
+
+        Console().print(render(rows, everything=everything))

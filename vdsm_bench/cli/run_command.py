@@ -1,0 +1,185 @@
+"""``vdsm-bench run``: from a model and a dataset to a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vdsm_bench.cli.context import (
+    Session,
+    complete_names,
+    json_option,
+    note,
+    pass_session,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from vdsm_bench.runs.cell import Cell
+    from vdsm_bench.runs.execute import Outcome
+
+
+@click.command("run")
+@click.option("--model", "models", multiple=True, required=True, metavar="NAME[KEY=VALUE,...]",
+              shell_complete=complete_names("models"), help="Model; may be given several times.")
+@click.option("--dataset", "datasets", multiple=True, required=True, metavar="NAME",
+              shell_complete=complete_names("datasets"),
+              help="Dataset; may be given several times.")
+@click.option("--preset", default="small", show_default=True, metavar="NAME",
+              shell_complete=complete_names("presets"), help="Size of the experiment.")
+@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Seeds.")
+@click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path),
+              help="YAML file with the sections of --set.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
+              help="One setting, for example data.frames=10 or training.sequence.epochs=5.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
+@click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
+@json_option
+@pass_session
+def command(
+    session: Session,
+    models: tuple[str, ...],
+    datasets: tuple[str, ...],
+    preset: str,
+    seeds: str,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    device: str,
+    fresh: bool,
+    no_wait: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Train and score models on datasets; typing it twice continues or reuses."""
+    from vdsm_bench.config import parse_assignments, read_config_file
+    from vdsm_bench.registry import registry
+    from vdsm_bench.runs.cell import plan_cells
+
+    layers = [read_config_file(config_file)] if config_file is not None else []
+    layers.append(parse_assignments(assignments))
+    cells = plan_cells(
+        registry(),
+        models=models,
+        datasets=[stand_in(name, session) for name in datasets],
+        seeds=parse_seeds(seeds),
+        preset=preset,
+        layers=layers,
+    )
+    if dry_run:
+        _show_plan(cells, session.runs_dir, fresh, as_json)
+        return 0
+    from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.runs.execute import RunContext, run_cells
+
+    with reporter() as listener:
+        context = RunContext(
+            table=registry(),
+            runs_dir=session.runs_dir,
+            data_dir=session.data_dir,
+            device=device,
+            fresh=fresh,
+            wait=not no_wait,
+            reporter=listener,
+        )
+        outcomes = run_cells(cells, context)
+    if as_json:
+        print_json([outcome.as_json() for outcome in outcomes])
+    else:
+        show_outcomes(outcomes)
+    return exit_code(outcomes)
+
+
+def stand_in(name: str, session: Session) -> str:
+    """Returns the dataset to use for a name; says so where it is a stand-in (DESIGN §6)."""
+    from vdsm_bench.registry import registry
+    from vdsm_bench.runs.places import dataset_to_use
+
+    used = dataset_to_use(registry(), name, session.data_dir)
+    if used != name:
+        note(
+            f"{name}: nothing is configured for it, so this runs on its stand-in {used}; rows say "
+            f"{used}.\n  for the real clips: vdsm-bench data prepare {name} --from FOLDER"
+        )
+    return used
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Parses ``0,1,2``.
+
+    Raises:
+        UsageError: not a list of whole numbers from 0.
+    """
+    from vdsm_bench.errors import UsageError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--seeds wants whole numbers from 0, like 0,1,2; got '{text}'.")
+    return [int(part) for part in parts]
+
+
+def exit_code(outcomes: list[Outcome]) -> int:
+    """Returns 0, the code all cells failed with, or 1 where only some failed or they differ."""
+    codes = {outcome.exit_code for outcome in outcomes}
+    return codes.pop() if len(codes) == 1 else 1
+
+
+def show_outcomes(outcomes: list[Outcome]) -> None:
+    """Prints the rows, the pictures and the failures."""
+    for outcome in outcomes:
+        if outcome.metrics is None:
+            click.echo(f"{outcome.label}: {outcome.state}")
+            note(f"error: {outcome.error}")
+            continue
+        click.echo(f"{outcome.label}: {'reused' if outcome.reused else 'done'}")
+        for line in row_lines(outcome.metrics):
+            click.echo(f"  {line}")
+        for picture in outcome.pictures:
+            click.echo(f"  picture: {picture}")
+        click.echo(f"  folder: {outcome.folder}")
+
+
+def row_lines(metrics: dict[str, Any]) -> list[str]:
+    """Returns a row as lines of text: scores with intervals and chance, leaks, warnings."""
+    from vdsm_bench.boards.leaderboard import SCORES
+
+    lines = [
+        f"{metrics['image_size']} px, {metrics['frames']} frames, held out: {metrics['split']}, "
+        f"supervision: {metrics['supervision']}, judge ≥ {metrics['judge']['lowest_accuracy']:.3f}"
+    ]
+    width = max(map(len, SCORES))
+    for name in SCORES:
+        score = metrics["scores"].get(name)
+        if score is None:
+            continue
+        if score.get("value") is None:
+            lines.append(f"{name.ljust(width)}  –  ({score.get('reason')})")
+            continue
+        interval = (
+            f"  [{score['low']:.3f}, {score['high']:.3f}]" if score.get("low") is not None else ""
+        )
+        lines.append(f"{name.ljust(width)}  {score['value']:.3f}{interval}")
+    if metrics.get("note"):
+        lines.append(f"warning: {metrics['note']}")
+    return lines
+
+
+def _show_plan(cells: list[Cell], runs_dir: Path, fresh: bool, as_json: bool) -> None:
+    from vdsm_bench.runs.plan import describe_plan
+
+    plan = describe_plan(cells, runs_dir, fresh=fresh)
+    if as_json:
+        print_json(plan)
+        return
+    for item in plan:
+        click.echo(f"{item['cell']}: {item['action']}")
+        click.echo(
+            f"  clips: {item['image_size']} px, {item['frames']} frames, stride {item['stride']}, "
+            f"held out: {item['split'] or 'as the dataset says'}"
+        )
+        for name, text in item["stages"].items():
+            click.echo(f"  stage {name}: {text}")
+        click.echo(f"  judge: {item['judge']}\n  scored on at most: {item['scored']}")
