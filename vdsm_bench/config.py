@@ -239,7 +239,8 @@ def resolve(
     for layer in layers:
         _check_sections(layer)
         tree = merge(tree, layer)
-    model_arguments = tree.pop("model")
+    defaults = {key: entry.defaults[key] for key in entry.parts if key in tree["model"]}
+    model_arguments = merge(defaults, tree.pop("model"))  # --set model.encoder.width=9
     for key in tree["training"]:
         known = entry.settings.get("stages", {})
         if key not in known:

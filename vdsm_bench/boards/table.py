@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -54,7 +55,14 @@ def _title(row: Mapping[str, Any]) -> str:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     scores = {**_MAIN, **_MORE} if everything else _MAIN
     leading = ["slot", "model", "preset", "seeds"]
     for name in leading:
@@ -62,8 +70,9 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> T
     for label in scores.values():
         table.add_column(label, justify="right", no_wrap=True)
     trailing = ["supervision", "training_minutes"] if everything else []
-    for name in [*trailing, "flags"]:
+    for name in trailing:
         table.add_column(name.replace("training_minutes", "minutes"), overflow="fold")
+    table.add_column("", no_wrap=True)
     for row in rows:
         cells = [str(row[name]) if row[name] is not None else "" for name in leading]
         cells += [_score(row, name, everything) for name in scores]

@@ -1,0 +1,76 @@
+import pytest
+
+from tests.runs.cells import TABLE
+from vdsm_bench.config import parse_assignments, resolve
+from vdsm_bench.errors import UsageError
+from vdsm_bench.runs.cell import cell_key, comparable, folder_name, plan_cells
+
+DATA, PROTOCOL = {"content": "c", "splits": "s"}, {"judge": "j"}
+
+
+def key_of(*assignments, model="toy", seed=0, data=DATA, protocol=PROTOCOL):
+    config = resolve(
+        TABLE,
+        model=model,
+        dataset="faces",
+        seed=seed,
+        layers=[parse_assignments(assignments)],
+    )
+    return cell_key(TABLE, config, data=data, protocol=protocol)
+
+
+def test_the_order_of_flags_and_the_spelling_of_defaults_change_nothing():
+    one = key_of("model.pose_dim=8", "model.motion_dim=9")
+    assert one == key_of("model.motion_dim=9", "model.pose_dim=8")
+    assert one.key == key_of(model="toy[motion_dim=9,pose_dim=8]").key
+    assert key_of().key == key_of("model.pose_dim=30").key
+    assert key_of().key == key_of("evaluation.batch_size=1").key
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        key_of(seed=1),
+        key_of("model.pose_dim=31"),
+        key_of("data.frames=5"),
+        key_of("judge.epochs=1"),
+        key_of("model.decoder=single"),
+        key_of("model.encoder.width=9"),
+        key_of("evaluation.pairs=5"),
+        key_of("training.sequence.epochs=1"),
+        key_of(data={**DATA, "content": "d"}),
+        key_of(protocol={"judge": "k"}),
+    ],
+)
+def test_whatever_changes_a_number_changes_the_key(changed):
+    assert changed.key != key_of().key
+
+
+def test_only_seeds_share_a_group():
+    assert key_of(seed=1).group == key_of(seed=2).group
+    assert key_of("data.frames=5").group != key_of().group
+
+
+def test_folder_names_are_safe_and_distinct():
+    assert folder_name("vdsm[decoder=single]") == "vdsm[decoder=single]"
+    assert "/" not in folder_name("m[path=../../etc]")
+    assert len(folder_name("m[" + "x" * 500 + "]")) < 130
+    assert folder_name("m[a=1/2]") != folder_name("m[a=1_2]")
+
+
+def test_plan_is_the_product_without_repetitions():
+    cells = plan_cells(
+        TABLE,
+        models=["toy", "toy[decoder=single]", "toy"],
+        datasets=["faces", "sprites"],
+        seeds=[0, 1, 0],
+        preset="small",
+    )
+    assert len(cells) == len({cell.label for cell in cells}) == 8
+    assert cells[0].label == "faces/toy/small-seed0"
+    assert "batch_size" not in comparable(cells[0].config)["evaluation"]
+
+
+def test_a_wrong_name_stops_the_plan():
+    with pytest.raises(UsageError, match="did you mean 'toy'"):
+        plan_cells(TABLE, models=["tyo"], datasets=["faces"], seeds=[0], preset="small")
