@@ -7,7 +7,7 @@ from rich.console import Console
 from tests.runs.cells import make_cell
 from vdsm_bench.boards.leaderboard import COLUMNS, leaderboard, to_csv
 from vdsm_bench.boards.table import render
-from vdsm_bench.runs.files import write_json
+from vdsm_bench.files import write_json
 
 GOLDEN = Path(__file__).with_name("leaderboard_header.csv")
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from vdsm_bench.config import resolve
+from vdsm_bench.files import write_json
 from vdsm_bench.registry import Entry, Registry
 from vdsm_bench.runs.cell import Cell, cell_key, cell_path, comparable
-from vdsm_bench.runs.files import write_json
 from vdsm_bench.runs.folder import CellFolder
-
 
 
 def small_table() -> Registry:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.runs.cells import make_cell
 from vdsm_bench.errors import DataError
-from vdsm_bench.runs.files import read_json, write_json
+from vdsm_bench.files import read_json, write_json
 from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from vdsm_bench.errors import ContractError
-from vdsm_bench.runs.files import write_bytes
+from vdsm_bench.files import write_bytes
 
 Frames = npt.NDArray[np.uint8]
 #: cells are enlarged by a whole factor to at least this many pixels

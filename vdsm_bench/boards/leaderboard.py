@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vdsm_bench.errors import DataError
-from vdsm_bench.runs.files import read_json
+from vdsm_bench.files import read_json
 from vdsm_bench.runs.folder import CellRecord, scan_cells
 
 #: scores of a row, each with value, interval and spread over seeds

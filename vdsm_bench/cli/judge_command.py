@@ -72,7 +72,7 @@ def train(
 def show(session: Session, dataset: str, as_json: bool) -> None:
     """Show the cards of the judges of DATASET."""
     from vdsm_bench.errors import DataError
-    from vdsm_bench.runs.files import read_json
+    from vdsm_bench.files import read_json
 
     used = _used(dataset, session)
     cards = sorted((session.runs_dir / "judges" / used).glob("*/card.json"))

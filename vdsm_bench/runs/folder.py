@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vdsm_bench.errors import DataError
-from vdsm_bench.runs.files import now, read_json, write_json
+from vdsm_bench.files import now, read_json, write_json
 
 State = Literal[
     "planned", "training", "judging", "scoring", "done", "failed", "diverged", "interrupted"

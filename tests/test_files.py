@@ -5,7 +5,7 @@ import os
 import pytest
 
 from vdsm_bench.errors import CellError, DataError
-from vdsm_bench.runs.files import hold, move_aside, read_json, write_bytes, write_json
+from vdsm_bench.files import hold, move_aside, read_json, write_bytes, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):

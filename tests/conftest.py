@@ -1,0 +1,25 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Runs a line of Python in a process of its own; fails with its output where it fails."""
+
+    def run(code, *arguments, expect=0, **environment):
+        process = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            timeout=120,
+            check=False,
+        )
+        assert process.returncode == expect, process.stdout + process.stderr
+        return process
+
+    return run

@@ -1,0 +1,171 @@
+"""The catalogue: what it refuses, what it suggests, and that it tells the truth about the code."""
+
+import inspect
+import re
+
+import pytest
+
+from vdsm_bench.contracts import FrameEncoder
+from vdsm_bench.errors import ContractError, MissingDependencyError, UsageError
+from vdsm_bench.registry import (
+    CONTEXT_ARGUMENTS,
+    KINDS,
+    Entry,
+    Registry,
+    load_registry,
+    registry_path,
+    split_part,
+)
+
+BUILT_IN = load_registry()
+TARGETS = [
+    (kind, name)
+    for kind in KINDS
+    for name in BUILT_IN.names(kind)
+    if BUILT_IN.peek(kind, name).target and BUILT_IN.peek(kind, name).origin == "registry.yaml"
+]
+
+
+def write(tmp_path, text):
+    path = tmp_path / "registry.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_reading_the_catalogue_imports_no_component(run_python):
+    run_python(
+        "import sys; from vdsm_bench.registry import load_registry; table = load_registry();"
+        "table.get('models', 'vdsm'); bad = {'torch', 'pyro', 'vdsm_bench.contracts'};"
+        "sys.exit(bool(bad & set(sys.modules)))"
+    )
+
+
+def test_a_duplicate_names_both_places():
+    table = Registry()
+    table.add(Entry("models", "toy", "One.", origin="registry.yaml"))
+    with pytest.raises(UsageError, match="registry.yaml.*my-package") as error:
+        table.add(Entry("models", "toy", "Two.", origin="my-package (m:Toy)"))
+    assert "models/toy" in error.value.message
+    table.add(Entry("encoders", "toy", "The same name in another kind is no duplicate."))
+
+
+@pytest.mark.parametrize("name", ["Toy", "toy_model", "toy model", "-toy", "toy-", "", "tøy"])
+def test_names_are_lower_kebab(name):
+    with pytest.raises(UsageError, match="lower-kebab"):
+        Registry().add(Entry("models", name, "A model."))
+
+
+def test_an_unknown_kind_is_suggested():
+    with pytest.raises(UsageError, match="did you mean 'models'"):
+        Registry().add(Entry("model", "toy", "A model."))
+
+
+def test_a_wrong_name_is_suggested_with_the_list_command():
+    with pytest.raises(UsageError, match="did you mean 'vdsm'") as error:
+        BUILT_IN.get("models", "vsdm")
+    assert "vdsm-bench list models" in error.value.hint
+    assert "vdsm_bench.models" in error.value.hint
+
+
+def test_a_wrong_base_class_is_refused_when_loaded():
+    table = Registry()
+    table.add(Entry("encoders", "wrong", "No encoder.", "pathlib:Path"))
+    with pytest.raises(ContractError, match="encoders/wrong.*not a FrameEncoder"):
+        table.factory("encoders", "wrong")
+
+
+def test_a_missing_module_and_a_missing_class_say_what_to_do():
+    table = Registry()
+    table.add(Entry("encoders", "gone", "Not installed.", "no_such_module_here:X"))
+    table.add(Entry("encoders", "empty", "No such class.", "pathlib:NoSuchClass"))
+    with pytest.raises(MissingDependencyError) as error:
+        table.factory("encoders", "gone")
+    assert error.value.hint == "pip install no_such_module_here"
+    with pytest.raises(ContractError, match="pathlib:NoSuchClass does not exist"):
+        table.factory("encoders", "empty")
+
+
+def test_an_entry_point_that_does_not_load_breaks_only_itself():
+    def broken():
+        raise MissingDependencyError("it does not load")
+
+    table = Registry()
+    table.add(Entry("models", "broken", "from a package", loader=broken))
+    assert table.names("models") == ["broken"]
+    with pytest.raises(MissingDependencyError):
+        table.get("models", "broken")
+
+
+def test_a_class_of_the_running_program_is_registered_with_its_signature():
+    table = Registry()
+
+    @table.register("encoders", "mine")
+    class Mine(FrameEncoder):
+        """My encoder."""
+
+        def __init__(self, clip, *, width: int = 3) -> None:
+            super().__init__()
+            self.feature_dim = width
+
+        def forward(self, frames):
+            return frames.flatten(1)[:, : self.feature_dim]
+
+    entry = table.get("encoders", "mine")
+    assert (entry.summary, dict(entry.defaults)) == ("My encoder.", {"width": 3})
+    assert table.factory("encoders", "mine", {"width": 5})(clip=None).feature_dim == 5
+    with pytest.raises(UsageError, match="did you mean 'width'"):
+        table.factory("encoders", "mine", {"widht": 5})
+    with pytest.raises(UsageError, match="'width' is 'wide'"):
+        table.factory("encoders", "mine", {"width": "wide"})
+
+
+@pytest.mark.parametrize("value", [3, None, {}, {"width": 3}, {"name": 3}])
+def test_a_part_needs_a_name(value):
+    with pytest.raises(UsageError, match="a mapping with 'name'"):
+        split_part(value)
+
+
+@pytest.mark.parametrize(("kind", "name"), TARGETS)
+def test_registry_defaults_are_the_constructor_s(kind, name):
+    entry = BUILT_IN.get(kind, name)
+    target = entry.load()
+    if not inspect.isclass(target):
+        pytest.skip("no class, nothing to construct")
+    signature = {
+        key: parameter
+        for key, parameter in inspect.signature(target).parameters.items()
+        if key not in CONTEXT_ARGUMENTS
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    assert set(entry.defaults) == set(signature)
+    for key, parameter in signature.items():
+        if parameter.default is not parameter.empty and key not in entry.parts:
+            shared = [
+                other
+                for other_kind, other in TARGETS
+                if other_kind == kind and BUILT_IN.peek(kind, other).target == entry.target
+            ]
+            # classes listed under several names differ in exactly the arguments that name them
+            assert entry.defaults[key] == parameter.default or len(shared) > 1, key
+
+
+def test_every_built_in_part_default_exists():
+    for kind, name in TARGETS:
+        entry = BUILT_IN.get(kind, name)
+        BUILT_IN.check_arguments(kind, name, {key: entry.defaults[key] for key in entry.parts})
+
+
+def test_every_summary_is_one_line_that_ends():
+    for kind in KINDS:
+        for name in BUILT_IN.names(kind):
+            assert re.fullmatch(r".+\.", BUILT_IN.peek(kind, name).summary), f"{kind}/{name}"
+
+
+def test_an_unknown_kind_in_the_file_names_the_file(tmp_path):
+    with pytest.raises(UsageError, match="registry.yaml: unknown kind 'modles'"):
+        load_registry(write(tmp_path, "modles:\n  toy: {summary: x}\n"))
+
+
+def test_the_catalogue_is_found_in_a_checkout():
+    assert registry_path().name == "registry.yaml"
+    assert registry_path().is_file()
