@@ -126,17 +126,26 @@ class CellConfig(Settings):
     seed: int = Field(0, ge=0)
 
     def instance(self, table: Registry) -> str:
-        """Returns the canonical instance name ``name[key=value,...]``: departures, keys sorted."""
-        defaults = table.get("models", self.model.name).defaults
+        """Returns the canonical name ``name[key=value,...]``: departures from the preset, sorted."""
+        usual = preset_arguments(table, self.preset, self.model.name, self.data.dataset)
         changed = {
             key: value
             for key, value in self.model.arguments.items()
-            if _canonical_part(value) != _canonical_part(defaults.get(key))
+            if _canonical_part(value) != _canonical_part(usual.get(key))
         }
         if not changed:
             return self.model.name
         inside = ",".join(f"{key}={_render(changed[key])}" for key in sorted(changed))
         return f"{self.model.name}[{inside}]"
+
+
+def preset_arguments(table: Registry, preset: str, model: str, dataset: str) -> dict[str, Any]:
+    """Returns a model's arguments under a preset: registry defaults, then the preset's layers."""
+    arguments = dict(table.get("models", model).defaults)
+    like = table.get("datasets", dataset).settings.get("like")
+    for layer in _preset_layers(table, preset, model, dataset, like):
+        arguments = merge(arguments, layer.get("model", {}))
+    return arguments
 
 
 def canonical_json(value: Any) -> str:
@@ -226,27 +235,27 @@ def resolve(
     name, arguments = parse_instance(model)
     entry = table.get("models", name)
     data_entry = table.get("datasets", dataset)
+    stages = entry.settings.get("stages", {})
     tree: dict[str, Any] = {
         "model": {},
         "data": {"dataset": dataset},
-        "training": entry.settings.get("stages", {}),
+        "training": stages,
         "preset": preset,
         "seed": seed,
     }
     for layer in _preset_layers(table, preset, name, dataset, data_entry.settings.get("like")):
-        tree = merge(tree, layer)
+        tree = merge(tree, _for_every_stage(layer, stages))
     tree = merge(tree, {"model": arguments})
     for layer in layers:
         _check_sections(layer)
-        tree = merge(tree, layer)
+        tree = merge(tree, _for_every_stage(layer, stages))
     defaults = {key: entry.defaults[key] for key in entry.parts if key in tree["model"]}
     model_arguments = merge(defaults, tree.pop("model"))  # --set model.encoder.width=9
     for key in tree["training"]:
-        known = entry.settings.get("stages", {})
-        if key not in known:
+        if key not in stages:
             raise UsageError(
-                f"models/{name} has no stage '{key}'{suggest(key, known)}; "
-                f"its stages: {', '.join(known) or 'none'}.",
+                f"models/{name} has no stage '{key}'{suggest(key, stages)}; "
+                f"its stages: {', '.join(stages) or 'none'}.",
                 hint=f"vdsm-bench show models/{name}",
             )
     table.check_arguments("models", name, model_arguments)
@@ -306,6 +315,15 @@ def _preset_layers(
     layers.append(own.get("settings", {}))
     layers += [own.get("datasets", {}).get(key, {}) for key in (like, dataset) if key]
     return layers
+
+
+def _for_every_stage(layer: Mapping[str, Any], stages: Iterable[str]) -> Mapping[str, Any]:
+    """Writes ``training.*`` out for each of the model's stages; what names a stage wins over it."""
+    training = layer.get("training", {})
+    if "*" not in training:
+        return layer
+    named = {key: value for key, value in training.items() if key != "*"}
+    return {**layer, "training": merge({stage: training["*"] for stage in stages}, named)}
 
 
 def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -291,14 +291,6 @@ class VideoModel(nn.Module, ABC):
         """Returns label-free health figures of the codes for the training log (may be empty)."""
         return {}
 
-    def training_loss(self, stage: str, player: str, batch: Batch, progress: Progress) -> Losses:
-        """Computes one player's loss; the trainer's only way into a model's mathematics."""
-        for one in self.stages():
-            for candidate in one.players:
-                if (one.name, candidate.name) == (stage, player):
-                    return candidate.loss(batch, progress)
-        raise ContractError(f"{type(self).__name__} has no player '{player}' in stage '{stage}'.")
-
 
 @dataclass(frozen=True)
 class MetricInfo:

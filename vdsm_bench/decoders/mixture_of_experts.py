@@ -1,0 +1,84 @@
+"""VDSM's decoder: one set of weights per clip, blended from experts by the identity weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vdsm_bench.contracts import ClipShape, FrameDecoder
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scale
+from vdsm_bench.decoders.upconvolution import upconvolve
+
+
+class MixtureOfExpertsDecoder(FrameDecoder):
+    """Blends ``identity_dim`` copies of every weight and bias per clip: W(clip) = sum_k w_k W_k.
+
+    Input of the first layer is ``[z_t, w]``, w repeated over the frames. Widths 512, 256,
+    128, 64 are the paper's at 64 x 64 (46.9 M weights with 15 experts, 133 M with 40).
+
+    Deviation:
+        The release draws the experts with the fan-in of the whole bank and lets blending
+        shrink them once more by the square root of their number, so that its decoder
+        answers 0.5 everywhere at first. Here each expert has its own fan-in, and with
+        ``keep_scale`` starts the square root of ``identity_dim`` larger, so that an even
+        blend has the scale of one ordinary decoder.
+
+    Args:
+        clip: shape of the clips.
+        pose_dim: width of the pose code.
+        identity_dim: number of experts.
+        widths: channels at 4 x 4, 8 x 8 and so on.
+        keep_scale: see above.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: ClipShape,
+        pose_dim: int,
+        identity_dim: int,
+        widths: tuple[int, ...] = (512, 256, 128, 64),
+        keep_scale: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pose_dim = pose_dim
+        shapes = layer_shapes(
+            clip=clip,
+            inputs=pose_dim + identity_dim,
+            widths=widths,
+            owner="decoders/mixture-of-experts",
+        )
+        gain = math.sqrt(identity_dim) if keep_scale else 1.0
+        self.weights = nn.ParameterList(
+            nn.Parameter(
+                torch.randn(identity_dim, inside, 4, 4, outside)
+                * (gain * start_scale(layer, inside))
+            )
+            for layer, (inside, outside) in enumerate(shapes)
+        )
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(identity_dim, outside)) for _, outside in shapes
+        )
+
+    def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Blends every layer: mixing weights ``[B, K]`` to ``[B, C_in, 4, 4, C_out]``, ``[B, C_out]``."""
+        return [
+            ((weights @ bank.flatten(1)).view(-1, *bank.shape[1:]), weights @ bias)
+            for bank, bias in zip(self.weights, self.biases, strict=True)
+        ]
+
+    def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
+        """Returns pixel logits ``[B, T, C, H, W]`` of pose ``[B, T, K_z]`` and weights ``[B, K_s]``."""
+        b, t, _ = pose.shape
+        (first, bias), *others = self.blend(weights)
+        flat = first.flatten(2)  # [B, K_z + K_s, 16 C]
+        from_pose = torch.bmm(pose, flat[:, : self.pose_dim])
+        # the identity half of the input is the same in every frame: one product per clip
+        from_identity = torch.bmm(weights.unsqueeze(1), flat[:, self.pose_dim :])
+        picture = (from_pose + from_identity).view(b, t, 4, 4, -1) + bias.view(b, 1, 1, 1, -1)
+        for layer_weight, layer_bias in others:
+            picture = upconvolve(functional.leaky_relu(picture, SLOPE), layer_weight, layer_bias)
+        return picture.permute(0, 1, 4, 2, 3)

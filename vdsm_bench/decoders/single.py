@@ -1,0 +1,53 @@
+"""The single-decoder ablation: one set of weights for every clip."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vdsm_bench.contracts import ClipShape, FrameDecoder
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scale
+from vdsm_bench.decoders.upconvolution import upconvolve
+
+
+class SingleDecoder(FrameDecoder):
+    """One decoder; the identity weights reach it only beside the pose (VDSM supplement, section 6).
+
+    Same layers as the mixture of experts, one copy of each.
+
+    Args:
+        clip: shape of the clips.
+        pose_dim: width of the pose code.
+        identity_dim: width of the identity weights.
+        widths: channels at 4 x 4, 8 x 8 and so on.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: ClipShape,
+        pose_dim: int,
+        identity_dim: int,
+        widths: tuple[int, ...] = (512, 256, 128, 64),
+    ) -> None:
+        super().__init__()
+        shapes = layer_shapes(
+            clip=clip, inputs=pose_dim + identity_dim, widths=widths, owner="decoders/single"
+        )
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(inside, 4, 4, outside) * start_scale(layer, inside))
+            for layer, (inside, outside) in enumerate(shapes)
+        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(outside)) for _, outside in shapes)
+
+    def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
+        """Returns pixel logits ``[B, T, C, H, W]`` of pose ``[B, T, K_z]`` and weights ``[B, K_s]``."""
+        b, t, _ = pose.shape
+        inputs = torch.cat([pose, weights.unsqueeze(1).expand(-1, t, -1)], dim=-1)
+        picture = (inputs @ self.weights[0].flatten(1)).view(b, t, 4, 4, -1) + self.biases[0]
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            picture = upconvolve(
+                functional.leaky_relu(picture, SLOPE), weight.unsqueeze(0), bias.unsqueeze(0)
+            )
+        return picture.permute(0, 1, 4, 2, 3)

@@ -1,0 +1,49 @@
+"""The shapes both decoders share: a 4 x 4 start, then doublings up to the frame size."""
+
+from __future__ import annotations
+
+import math
+
+from vdsm_bench.contracts import ClipShape
+from vdsm_bench.errors import UsageError
+
+#: LeakyReLU slope between the layers
+SLOPE = 0.01
+
+
+def layer_shapes(
+    *, clip: ClipShape, inputs: int, widths: tuple[int, ...], owner: str
+) -> list[tuple[int, int]]:
+    """Returns (in, out) channels of each layer.
+
+    The first layer makes 4 x 4 pictures, each further one doubles the side (VDSM, decoder table).
+
+    Args:
+        clip: shape of the clips.
+        inputs: width of the input ``[z_t, w]``.
+        widths: channels at 4 x 4, 8 x 8 and so on, up to half the frame size.
+        owner: registry name, for the message.
+
+    Raises:
+        UsageError: frames that are not square, or not 4 times a power of two for these widths.
+    """
+    side = 4 * 2 ** len(widths)
+    if (clip.height, clip.width) != (side, side):
+        raise UsageError(
+            f"{owner}: {len(widths)} widths make {side} x {side} frames, "
+            f"not {clip.height} x {clip.width}.",
+            hint=f"give {round(math.log2(max(clip.height, 8) / 4))} widths: "
+            "--set model.decoder.widths=[...]",
+        )
+    channels = [inputs, *widths, clip.channels]
+    return list(zip(channels[:-1], channels[1:], strict=True))
+
+
+def start_scale(layer: int, inside: int) -> float:
+    """Returns the standard deviation that keeps the signal's scale through one layer.
+
+    Kaiming's rule with the fan-in of one expert: a pixel of the first layer sees ``inside``
+    inputs, a pixel of a stride-2 kernel-4 layer sees 2 x 2 taps of each channel.
+    """
+    fan_in = inside if layer == 0 else 4 * inside
+    return math.sqrt(2 / (1 + SLOPE**2) / fan_in)

@@ -1,0 +1,52 @@
+"""The paper's frame encoder: strided convolutions, each followed by a stride-1 BlurPool."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from vdsm_bench.contracts import ClipShape, FrameEncoder
+from vdsm_bench.errors import UsageError
+from vdsm_bench.initialisation import keep_signal
+from vdsm_bench.optional import import_optional
+
+
+class BlurPoolEncoder(FrameEncoder):
+    """Frames ``[N, C, H, W]`` to features ``[N, feature_dim]``; VDSM supplement, encoder table.
+
+    Kernel 4 throughout; the first convolution has stride 1 and padding 1, the others
+    stride 2 and none; LeakyReLU after each and BlurPool (filter 4, stride 1) after all
+    but the last. At 64 x 64 with the default channels the sides are 64, 63, 30, 14, 6, 2
+    and ``feature_dim`` is 64 * 2 * 2 = 256. Smaller images take fewer channels.
+
+    Args:
+        clip: shape of the clips.
+        channels: output channels of each convolution.
+    """
+
+    def __init__(self, *, clip: ClipShape, channels: tuple[int, ...] = (32, 32, 32, 64, 64)) -> None:
+        super().__init__()
+        blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
+        layers: list[nn.Module] = []
+        height, width = clip.height, clip.width
+        for index, (inside, outside) in enumerate(pairwise((clip.channels, *channels))):
+            stride, padding = (1, 1) if index == 0 else (2, 0)
+            height, width = ((side + 2 * padding - 4) // stride + 1 for side in (height, width))
+            if height < 1 or width < 1:
+                raise UsageError(
+                    f"encoders/blurpool: {clip.height} x {clip.width} frames are too small for "
+                    f"{len(channels)} convolutions.",
+                    hint="give fewer channels, for example --set model.encoder.channels=[32,64,64]",
+                )
+            layers += [nn.Conv2d(inside, outside, 4, stride, padding), nn.LeakyReLU(inplace=True)]
+            if index < len(channels) - 1:
+                layers.append(blur_pool(outside, filt_size=4, stride=1))
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        keep_signal(self.layers)
+        self.feature_dim = channels[-1] * height * width
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Returns features ``[N, feature_dim]``."""
+        features: Tensor = self.layers(frames)
+        return features

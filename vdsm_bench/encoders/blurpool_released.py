@@ -1,0 +1,67 @@
+"""The frame encoder of the authors' release: unit-stride convolutions, BlurPool halves the size."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vdsm_bench.contracts import ClipShape, FrameEncoder
+from vdsm_bench.errors import UsageError
+from vdsm_bench.initialisation import keep_signal
+from vdsm_bench.optional import import_optional
+
+
+class ReleasedBlurPoolEncoder(FrameEncoder):
+    """Frames ``[N, C, H, W]`` to features ``[N, features]`` in the released shapes.
+
+    Blocks of convolution (kernel 4, stride 1, padding 1), LeakyReLU and BlurPool (filter 4,
+    stride 2), then a kernel-4 convolution to 1 x 1. Every block halves the side; 64 x 64
+    takes the four default blocks, 32 x 32 takes three.
+
+    Deviation:
+        The release passes True as LeakyReLU's slope, so its convolution stack is an affine
+        map. ``activation="leaky-relu"`` is the real one (slope 0.01);
+        ``activation="as-released"`` keeps slope 1 for its checkpoints.
+
+    Args:
+        clip: shape of the clips; sides are 4 times 2 to the number of blocks.
+        channels: output channels of each block.
+        features: output features.
+        activation: see above.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: ClipShape,
+        channels: tuple[int, ...] = (32, 32, 64, 64),
+        features: int = 256,
+        activation: Literal["leaky-relu", "as-released"] = "leaky-relu",
+    ) -> None:
+        super().__init__()
+        side = 4 * 2 ** len(channels)
+        if (clip.height, clip.width) != (side, side):
+            raise UsageError(
+                f"encoders/blurpool-released: {len(channels)} blocks take {side} x {side} frames, "
+                f"not {clip.height} x {clip.width}.",
+                hint=f"vdsm-bench run ... --set data.image_size={side}, or other channels",
+            )
+        blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
+        slope = 0.01 if activation == "leaky-relu" else 1.0
+        layers: list[nn.Module] = []
+        for inside, outside in pairwise((clip.channels, *channels)):
+            layers += [
+                nn.Conv2d(inside, outside, 4, padding=1),
+                nn.LeakyReLU(slope),
+                blur_pool(outside, filt_size=4, stride=2),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], features, 4), nn.Flatten())
+        keep_signal(self.layers)
+        self.feature_dim = features
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Returns features ``[N, feature_dim]``."""
+        features: Tensor = self.layers(frames)
+        return features

@@ -1,0 +1,317 @@
+"""VDSM: a deep state-space model of identity, motion and pose (Vowels et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+from torch import Tensor, nn
+
+from vdsm_bench.contracts import (
+    Batch,
+    ClipShape,
+    Codes,
+    FrameDecoder,
+    FrameEncoder,
+    Losses,
+    Player,
+    Progress,
+    Stage,
+    VideoModel,
+)
+from vdsm_bench.models.vdsm.objective import elbo_terms, total
+from vdsm_bench.models.vdsm.parts import (
+    Combiner,
+    GatedTransition,
+    IdentityHead,
+    MotionEncoder,
+    PoseHead,
+    RollOut,
+)
+from vdsm_bench.models.vdsm.schedules import cosine_ramp, quadratic_spline
+
+Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
+Knots = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """One epoch's temperature and KL weights."""
+
+    temperature: float
+    identity: float
+    pose: float
+    motion: float
+
+
+class VDSM(VideoModel):
+    """Variational disentangling state-space model.
+
+    Identity s ~ N(0, 1/K_s^2) mixes the decoder's experts with w = softmax(temperature s);
+    motion d ~ N(0, 1/K_d^2) drives the poses z_t through a gated transition; frames are
+    p(x_t | z_t, w). Stage ``pretrain`` trains encoder, heads and decoder with independent
+    poses z_t ~ N(0, I) and no d; stage ``sequence`` freezes encoder and decoder and trains the
+    dynamics, the identity head staying trainable. Loss: eq. 4, mean over clips.
+
+    Args:
+        clip: shape of the clips.
+        encoder: builds the frame encoder.
+        decoder: builds the frame decoder.
+        pose_dim: K_z.
+        identity_dim: K_s, the number of experts.
+        motion_dim: K_d.
+        rnn_width: width of both LSTMs and of the combiner.
+        rnn_layers: layers of both LSTMs.
+        rnn_dropout: dropout between their layers.
+        transition_width: hidden width of the gated transition.
+        likelihood: of the pixels. ``bernoulli`` is the paper's, a continuous relaxation on
+            grey values; ``continuous-bernoulli`` and ``gaussian`` (variance 0.1^2) are proper.
+        temperature: start and end of the temperature in ``pretrain`` (half-cosine over half of it).
+        pose_kl: weight of the pose KL in ``pretrain`` at 0, 1/2, 4/5 and the end.
+        identity_kl_start: weight of the identity KL when ``pretrain`` begins; ends at 1.
+        sequence_pose_kl: weight of the pose KL in ``sequence`` at 0, 1/2, 4/5 and the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: ClipShape,
+        encoder: Callable[..., FrameEncoder],
+        decoder: Callable[..., FrameDecoder],
+        pose_dim: int = 30,
+        identity_dim: int = 15,
+        motion_dim: int = 50,
+        rnn_width: int = 512,
+        rnn_layers: int = 3,
+        rnn_dropout: float = 0.2,
+        transition_width: int = 64,
+        likelihood: Likelihood = "bernoulli",
+        temperature: tuple[float, float] = (1.0, 10.0),
+        pose_kl: Knots = (30.0, 0.2, 0.4, 1.0),
+        identity_kl_start: float = 0.1,
+        sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
+    ) -> None:
+        super().__init__()
+        self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
+        self.likelihood = likelihood
+        self.temperature = temperature
+        self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
+        self.identity_kl_start = identity_kl_start
+        self.encoder = encoder(clip=clip)
+        self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
+        self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim)
+        self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim)
+        self.motion_encoder = MotionEncoder(pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout)
+        self.roll_out = RollOut(motion_dim, rnn_width, rnn_layers, rnn_dropout)
+        self.combiner = Combiner(pose_dim, motion_dim, rnn_width)
+        self.transition = GatedTransition(pose_dim, motion_dim, transition_width)
+        self.first_pose = nn.Parameter(torch.zeros(pose_dim))  # z_0 of q
+
+    # -- stages ------------------------------------------------------------------------------
+
+    def stages(self) -> Sequence[Stage]:
+        """Returns ``pretrain`` and ``sequence``, one player each."""
+        frames = [self.encoder, self.decoder, self.pose_head, self.identity_head]
+        dynamics = [self.identity_head, self.motion_encoder, self.roll_out, self.combiner]
+        pretrain = [p for module in frames for p in module.parameters()]
+        sequence = [p for module in [*dynamics, self.transition] for p in module.parameters()]
+        return (
+            Stage("pretrain", (Player("vdsm", pretrain, self._pretrain_loss),)),
+            Stage("sequence", (Player("vdsm", [*sequence, self.first_pose], self._sequence_loss),)),
+        )
+
+    def annealing(self, stage: str, progress: Progress) -> Annealing:
+        """Returns the temperature and the KL weights of an epoch (supplement, figures 1 and 2)."""
+        epoch, n = progress.epoch, progress.n_epochs
+        start, end = self.temperature
+        if stage == "pretrain":
+            return Annealing(
+                temperature=cosine_ramp(start, end, 2, epoch=epoch, n_epochs=n),
+                identity=cosine_ramp(self.identity_kl_start, 1.0, 3, epoch=epoch, n_epochs=n),
+                pose=quadratic_spline(self.pose_kl, epoch=epoch, n_epochs=n),
+                motion=0.0,
+            )
+        return Annealing(
+            temperature=end,
+            identity=1.0,
+            pose=quadratic_spline(self.sequence_pose_kl, epoch=epoch, n_epochs=n),
+            motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n),
+        )
+
+    def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
+        return self._loss("pretrain", self.frame_model, self.frame_guide, batch, progress)
+
+    def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
+        return self._loss("sequence", self.clip_model, self.clip_guide, batch, progress)
+
+    def _loss(
+        self,
+        stage: str,
+        model: Callable[[Tensor, Annealing], None],
+        guide: Callable[[Tensor, Annealing], None],
+        batch: Batch,
+        progress: Progress,
+    ) -> Losses:
+        annealing = self.annealing(stage, progress)
+        scaled, plain = elbo_terms(model, guide, batch.clip, annealing)
+        n = batch.clip.shape[0]
+        terms = {"nll": plain.pop("x") / n}
+        for name, value in plain.items():
+            key = f"kl_{name[0]}"  # z_1, z_2 ... are one term
+            terms[key] = terms.get(key, torch.zeros_like(value)) + value / n
+        weights = {
+            "temperature": annealing.temperature,
+            "lambda_s": annealing.identity,
+            "lambda_z": annealing.pose,
+            "lambda_d": annealing.motion,
+        }
+        constants = {key: torch.tensor(value) for key, value in weights.items()}
+        return Losses(total=total(scaled) / n, terms={**terms, **constants})
+
+    # -- the two Pyro pairs ------------------------------------------------------------------
+
+    def frame_model(self, clip: Tensor, annealing: Annealing) -> None:
+        """p of stage ``pretrain``: s, independent z_t ~ N(0, I), and the frames."""
+        b, t = clip.shape[:2]
+        with pyro.plate("clips", b):
+            s = self._sample_identity_prior(clip, annealing)
+            with poutine.scale(scale=annealing.pose):
+                z = pyro.sample("z", _normal(clip.new_zeros(b, t, self.pose_dim), 1.0, 2))
+            self._observe(clip, z, self.mixing_weights(s, annealing.temperature))
+
+    def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
+        """q of stage ``pretrain``: s from all frames, z_t from its own frame."""
+        features = self._features(clip)
+        loc, scale = self.pose_head(features)
+        with pyro.plate("clips", clip.shape[0]):
+            self._sample_identity(features, annealing)
+            with poutine.scale(scale=annealing.pose):
+                pyro.sample("z", _normal(loc, scale, 2))
+
+    def clip_model(self, clip: Tensor, annealing: Annealing) -> None:
+        """p of stage ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
+        b, t = clip.shape[:2]
+        with pyro.plate("clips", b):
+            s = self._sample_identity_prior(clip, annealing)
+            with poutine.scale(scale=annealing.motion):
+                zero = clip.new_zeros(b, self.motion_dim)
+                d = pyro.sample("d", _normal(zero, 1 / self.motion_dim, 1))
+            path: list[Tensor] = []
+            loc, scale = clip.new_zeros(b, self.pose_dim), clip.new_ones(b, self.pose_dim)
+            with poutine.scale(scale=annealing.pose):
+                for step in range(1, t + 1):
+                    if path:
+                        loc, scale = self.transition(path[-1], d)
+                    path.append(pyro.sample(f"z_{step}", _normal(loc, scale, 1)))
+            weights = self.mixing_weights(s, annealing.temperature)
+            self._observe(clip, torch.stack(path, dim=1), weights)
+
+    def clip_guide(self, clip: Tensor, annealing: Annealing) -> None:
+        """q of stage ``sequence``: d from the pose locs, then z_t given z_{t-1} and d."""
+        b, t = clip.shape[:2]
+        with torch.no_grad():
+            features = self._features(clip)
+            poses, _ = self.pose_head(features)
+        with pyro.plate("clips", b):
+            self._sample_identity(features, annealing)
+            with poutine.scale(scale=annealing.motion):
+                d = pyro.sample("d", _normal(*self.motion_encoder(poses), 1))
+            messages = self.combiner.messages(self.roll_out(d, t), d).unbind(1)
+            z = self.first_pose.expand(b, -1)
+            with poutine.scale(scale=annealing.pose):
+                for step in range(1, t + 1):
+                    z = pyro.sample(f"z_{step}", _normal(*self.combiner(z, messages[step - 1]), 1))
+
+    def _sample_identity_prior(self, clip: Tensor, annealing: Annealing) -> Tensor:
+        zero = clip.new_zeros(clip.shape[0], self.identity_dim)
+        with poutine.scale(scale=annealing.identity):
+            s: Tensor = pyro.sample("s", _normal(zero, 1 / self.identity_dim, 1))
+        return s
+
+    def _sample_identity(self, features: Tensor, annealing: Annealing) -> None:
+        with poutine.scale(scale=annealing.identity):
+            pyro.sample("s", _normal(*self.identity_head(features), 1))
+
+    def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
+        logits = self.decoder.logits(pose, weights)
+        if self.likelihood == "bernoulli":
+            # validation off: grey values are no coin flips (a continuous relaxation)
+            density = dist.Bernoulli(logits=logits, validate_args=False)
+        elif self.likelihood == "continuous-bernoulli":
+            density = dist.ContinuousBernoulli(logits=logits, validate_args=False)
+        else:
+            density = dist.Normal(torch.sigmoid(logits), 0.1, validate_args=False)
+        pyro.sample("x", density.to_event(4), obs=clip)
+
+    # -- codes -------------------------------------------------------------------------------
+
+    def _features(self, clip: Tensor) -> Tensor:
+        features: Tensor = self.encoder(clip.flatten(0, 1))
+        return features.view(*clip.shape[:2], -1)
+
+    def mixing_weights(self, identity: Tensor, temperature: float | None = None) -> Tensor:
+        """Returns w = softmax(temperature s) ``[B, K_s]``; the final temperature by default."""
+        scale = self.temperature[1] if temperature is None else temperature
+        return torch.softmax(scale * identity, dim=-1)
+
+    def encode(self, clip: Tensor) -> Codes:
+        """Returns the posterior means: s ``[B, K_s]``, d ``[B, K_d]`` and z_t ``[B, T, K_z]``."""
+        features = self._features(clip)
+        pose, _ = self.pose_head(features)
+        identity, _ = self.identity_head(features)
+        motion, _ = self.motion_encoder(pose)
+        return Codes(identity=identity, motion=motion, pose=pose)
+
+    def generate(self, codes: Codes, n_frames: int) -> Tensor:
+        """Returns the clip of s and d; the LSTM and the combiner are rolled forward on means."""
+        messages = self.combiner.messages(self.roll_out(codes.motion, n_frames), codes.motion)
+        z = self.first_pose.expand(codes.motion.shape[0], -1)
+        path = []
+        for message in messages.unbind(1):
+            z, _ = self.combiner(z, message)
+            path.append(z)
+        clip: Tensor = self.decoder(torch.stack(path, dim=1), self.mixing_weights(codes.identity))
+        return clip
+
+    def sample(
+        self,
+        n: int,
+        n_frames: int,
+        *,
+        identity: Tensor | None = None,
+        motion: Tensor | None = None,
+    ) -> Tensor:
+        """Returns n clips of the generative model: s and d from their priors, z_t by the transition."""
+        like = self.first_pose
+        if identity is None:
+            identity = torch.randn(n, self.identity_dim).to(like) / self.identity_dim
+        if motion is None:
+            motion = torch.randn(n, self.motion_dim).to(like) / self.motion_dim
+        path = [torch.randn(n, self.pose_dim).to(like)]
+        while len(path) < n_frames:
+            loc, scale = self.transition(path[-1], motion)
+            path.append(loc + scale * torch.randn(n, self.pose_dim).to(like))
+        clip: Tensor = self.decoder(torch.stack(path, dim=1), self.mixing_weights(identity))
+        return clip
+
+    def diagnose(self, clip: Tensor) -> dict[str, float]:
+        """Returns how the experts are mixed over these clips; uniform weights are a collapsed s."""
+        weights = self.mixing_weights(self.encode(clip).identity)
+        logs = weights.clamp_min(1e-12).log()
+        mean = weights.mean(0)
+        mixed = -(mean * mean.clamp_min(1e-12).log()).sum()
+        own = -(weights * logs).sum(-1).mean()
+        return {
+            "largest_weight": weights.amax(-1).mean().item(),
+            "weight_entropy": own.item(),
+            "weight_information": (mixed - own).item(),
+        }
+
+
+def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> dist.TorchDistribution:
+    return dist.Normal(loc, scale, validate_args=False).to_event(event_dims)

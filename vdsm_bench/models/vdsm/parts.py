@@ -1,0 +1,182 @@
+"""The small networks of VDSM: heads, gated transition, combiner, sequence encoder and roll-out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vdsm_bench.initialisation import keep_signal
+
+#: a normal's scale never falls below it: prior roll-outs underflow to 0 within 10-20 steps else
+LEAST_SCALE = 1e-4
+
+
+def positive(raw: Tensor) -> Tensor:
+    """Returns ``softplus(raw)``, floored: a standard deviation."""
+    return functional.softplus(raw) + LEAST_SCALE
+
+
+def _start_scale_at(layer: nn.Linear, rows: slice, scale: float) -> None:
+    """Makes the rows of a layer that feed a softplus start at one standard deviation."""
+    with torch.no_grad():
+        layer.weight[rows] *= 0.1
+        layer.bias[rows] = math.log(math.expm1(scale))
+
+
+class PoseHead(nn.Module):
+    """q(z_t | x_t): features ``[N, F]`` to loc and scale ``[N, pose_dim]``."""
+
+    def __init__(self, feature_dim: int, pose_dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(feature_dim, 2 * pose_dim)
+        keep_signal(self.layer)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loc and scale."""
+        loc, raw = self.layer(features).chunk(2, dim=-1)
+        return loc, positive(raw)
+
+
+class IdentityHead(nn.Module):
+    """q(s | x_1..x_T): features ``[B, T, F]`` to loc and scale ``[B, identity_dim]``.
+
+    FC(F, 128), LeakyReLU, FC(128, 2 K_s) per frame; one more linear layer each on loc
+    (LeakyReLU) and scale (softplus); then the mean over the frames.
+
+    Deviation:
+        The scale starts at the prior's 1 / K_s. Left at softplus(0) = 0.7 it would be many
+        times the prior's, and the mixing weights mostly noise until it had shrunk: the
+        decoder learns to ignore them meanwhile.
+    """
+
+    def __init__(self, feature_dim: int, identity_dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(feature_dim, 128)
+        self.output = nn.Linear(128, 2 * identity_dim)
+        self.loc_layer = nn.Linear(identity_dim, identity_dim)
+        self.scale_layer = nn.Linear(identity_dim, identity_dim)
+        keep_signal(self)
+        _start_scale_at(self.scale_layer, slice(None), 1 / identity_dim)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loc and scale."""
+        loc, raw = self.output(functional.leaky_relu(self.hidden(features))).chunk(2, dim=-1)
+        loc = functional.leaky_relu(self.loc_layer(loc))
+        scale = positive(self.scale_layer(functional.softplus(raw)))
+        return loc.mean(1), scale.mean(1)
+
+
+class GatedTransition(nn.Module):
+    """p(z_t | z_{t-1}, d): a gate between a linear map, the identity at first, and a proposal.
+
+    With u = [z_{t-1}, d]: gate = sigmoid(A2 relu(A1 u)), proposed = B2 relu(B1 u),
+    loc = (1 - gate) L z_{t-1} + gate proposed, scale = softplus(S relu(proposed)).
+    """
+
+    def __init__(self, pose_dim: int, motion_dim: int, width: int) -> None:
+        super().__init__()
+        inputs = pose_dim + motion_dim
+        self.gate = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, pose_dim))
+        self.proposal = nn.Sequential(
+            nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, pose_dim)
+        )
+        self.linear = nn.Linear(pose_dim, pose_dim)
+        self.scale = nn.Linear(pose_dim, pose_dim)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(pose_dim))
+            self.linear.bias.zero_()
+
+    def forward(self, previous: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loc and scale of z_t ``[B, pose_dim]``."""
+        inputs = torch.cat([previous, motion], dim=-1)
+        gate = torch.sigmoid(self.gate(inputs))
+        proposed = self.proposal(inputs)
+        loc = (1 - gate) * self.linear(previous) + gate * proposed
+        return loc, positive(self.scale(functional.relu(proposed)))
+
+
+class Combiner(nn.Module):
+    """q(z_t | z_{t-1}, x, d): joins the roll-out's state, d and z_{t-1}.
+
+    m = LeakyReLU(W [rnn_t, d]), c = (tanh(V z_{t-1}) + m) / 2, loc = P c, scale = softplus(Q c).
+    """
+
+    def __init__(self, pose_dim: int, motion_dim: int, width: int) -> None:
+        super().__init__()
+        self.from_state = nn.Linear(width + motion_dim, width)
+        self.from_previous = nn.Linear(pose_dim, width)
+        self.loc = nn.Linear(width, pose_dim)
+        self.scale = nn.Linear(width, pose_dim)
+
+    def messages(self, states: Tensor, motion: Tensor) -> Tensor:
+        """Returns m of all steps ``[B, T, width]``: none of it waits for z, so it is one product."""
+        motion = motion.unsqueeze(1).expand(-1, states.shape[1], -1)
+        return functional.leaky_relu(self.from_state(torch.cat([states, motion], dim=-1)))
+
+    def forward(self, previous: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loc and scale of z_t ``[B, pose_dim]``."""
+        combined = 0.5 * (torch.tanh(self.from_previous(previous)) + message)
+        return self.loc(combined), positive(self.scale(combined))
+
+
+class MotionEncoder(nn.Module):
+    """q(d | x): pose locs ``[B, T, pose_dim]`` to loc and scale ``[B, motion_dim]``.
+
+    A bidirectional LSTM's final hidden states of all layers and directions, then one
+    linear layer. The scale starts at the prior's 1 / K_d, for the reason given at IdentityHead.
+    """
+
+    def __init__(
+        self, pose_dim: int, motion_dim: int, width: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(
+            pose_dim,
+            width,
+            layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if layers > 1 else 0.0,
+        )
+        self.output = nn.Linear(2 * layers * width, 2 * motion_dim)
+        _start_scale_at(self.output, slice(motion_dim, None), 1 / motion_dim)
+
+    def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loc and scale."""
+        _, (hidden, _) = self.rnn(pose)
+        loc, raw = self.output(hidden.transpose(0, 1).flatten(1)).chunk(2, dim=-1)
+        return loc, positive(raw)
+
+
+class RollOut(nn.Module):
+    """The state path: an LSTM started by d and fed with its own output.
+
+    It never sees z, so the whole path is made before the first pose is drawn.
+    """
+
+    def __init__(self, motion_dim: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.width, self.layers, self.dropout = width, layers, dropout
+        self.hidden = nn.Linear(motion_dim, layers * width)
+        self.cell = nn.Linear(motion_dim, layers * width)
+        self.cells = nn.ModuleList(nn.LSTMCell(width, width) for _ in range(layers))
+        self.first_input = nn.Parameter(torch.zeros(width))
+
+    def forward(self, motion: Tensor, n_frames: int) -> Tensor:
+        """Returns the states ``[B, n_frames, width]`` of motion codes ``[B, motion_dim]``."""
+        b = motion.shape[0]
+        hidden = list(self.hidden(motion).view(b, self.layers, self.width).unbind(1))
+        cell = list(self.cell(motion).view(b, self.layers, self.width).unbind(1))
+        current = self.first_input.expand(b, -1)
+        states = []
+        for _ in range(n_frames):
+            for index, step in enumerate(self.cells):
+                hidden[index], cell[index] = step(current, (hidden[index], cell[index]))
+                current = hidden[index]
+                if index < self.layers - 1:
+                    current = functional.dropout(current, self.dropout, self.training)
+            states.append(current)
+        return torch.stack(states, dim=1)

@@ -1,0 +1,118 @@
+"""Where training stands, in one file of tensors: written whole, read without unpickling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vdsm_bench.errors import DataError
+from vdsm_bench.files import write_bytes
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Position:
+    """What has been done: ``stage`` is the one to continue, ``step`` its first step not done yet.
+
+    ``seconds`` is the training time spent so far; it never changes a number.
+    """
+
+    stage: str
+    step: int
+    seconds: float
+
+
+def write_checkpoint(
+    path: Path, model: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer], position: Position
+) -> None:
+    """Writes model, optimisers and position as one safetensors file."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    for player, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimiser/{player}/{index}/{key}"] = torch.as_tensor(value)
+    header = {"schema": str(SCHEMA), "position": json.dumps(asdict(position))}
+    write_bytes(path, save(_plain(tensors), metadata=header))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Position]:
+    """Reads a checkpoint's tensors and position.
+
+    Raises:
+        DataError: damaged, or written by another version.
+    """
+    hint = "type the command again with --fresh to train this cell from the beginning"
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"The checkpoint {path} is damaged: {error}.", hint=hint) from error
+    if header.get("schema") != str(SCHEMA):
+        raise DataError(f"The checkpoint {path} is of another version.", hint=hint)
+    return tensors, Position(**json.loads(header["position"]))
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], player: str
+) -> None:
+    """Puts a player's saved moments back into its optimiser."""
+    content = optimiser.state_dict()
+    prefix = f"optimiser/{player}/"
+    for name, value in tensors.items():
+        if name.startswith(prefix):
+            index, key = name.removeprefix(prefix).split("/")
+            content["state"].setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict(content)
+
+
+def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Puts saved weights back into the model.
+
+    Raises:
+        DataError: the weights are those of another model.
+    """
+    prefix = "model/"
+    state = {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise DataError(
+            f"{where} holds the weights of another model: {error}.",
+            hint="type the command again with --fresh",
+        ) from error
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Writes a trained model's weights."""
+    state = {f"model/{name}": value for name, value in model.state_dict().items()}
+    write_bytes(path, save(_plain(state), metadata={"schema": str(SCHEMA)}))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Reads a trained model's weights.
+
+    Raises:
+        DataError: missing, damaged, or another model's.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"The weights {path} do not read: {error}.", hint="vdsm-bench run ... --fresh"
+        ) from error
+    restore_model(model, tensors, path)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached, contiguous, on the CPU and sharing no storage, as safetensors wants them."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
