@@ -1,0 +1,222 @@
+"""MUG's embedded stand-in: drawn faces, 52 identities x 6 expressions, 64 x 64.
+
+Every clip goes from neutral to the apex of its expression and back. A clip is a pure function
+of who is in it and of its take (expression, course, nuisances), so the true transfer of one
+clip's motion to another clip's identity can be rendered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vdsm_bench.contracts import DatasetCard, Factor, VideoDataset
+from vdsm_bench.data.clips import centre_starts, downscale
+from vdsm_bench.data.expressions import ACTIONS, Take, draw_take
+from vdsm_bench.data.face_parts import draw_moving_parts
+from vdsm_bench.data.faces import (
+    BACKGROUND,
+    CENTRE,
+    HAIRS,
+    OVER,
+    PEOPLE,
+    SIZE,
+    SKINS,
+    Colour,
+    FloatArray,
+    Pen,
+    Person,
+    draw_body,
+    draw_front,
+    draw_head,
+    draw_people,
+)
+from vdsm_bench.data.store import ByteArray
+from vdsm_bench.data.store_writer import StoreWriter
+from vdsm_bench.errors import DataError
+from vdsm_bench.seeding import generator
+
+_NAME = "mug-synthetic"
+_CANVAS = SIZE * OVER
+
+
+class MugSynthetic(VideoDataset):
+    """Drawn faces with MUG's schema.
+
+    Args:
+        takes: clips per identity and expression.
+        seed: of people and takes; another seed gives other people.
+    """
+
+    card = DatasetCard(
+        name=_NAME,
+        summary="Drawn faces, 52 identities x 6 expressions; the embedded stand-in for MUG.",
+        licence="MIT (drawn by this package)",
+        access="embedded",
+        source="drawn on demand; no photograph or person is behind it",
+        split="clips",
+        frame_rate=12.0,
+    )
+
+    def __init__(self, *, takes: int = 4, seed: int = 0) -> None:
+        if takes < 1:
+            raise DataError(f"{_NAME}: takes must be at least 1, not {takes}.")
+        self._takes, self._seed = takes, seed
+        self._people = draw_people(generator(seed, _NAME, "people"))
+        self.factors = (
+            Factor("identity", "static", tuple(f"person-{i:02d}" for i in range(PEOPLE))),
+            Factor("skin", "static", tuple(SKINS)),
+            Factor("hair", "static", tuple(HAIRS)),
+            Factor("action", "dynamic", ACTIONS),
+        )
+
+    def __len__(self) -> int:
+        """Returns the number of clips."""
+        return PEOPLE * len(ACTIONS) * self._takes
+
+    def labels(self, index: int) -> dict[str, int]:
+        """Returns the class of every factor of one clip."""
+        who = index // (len(ACTIONS) * self._takes)
+        person = self._people[who]
+        return {
+            "identity": who,
+            "skin": person.skin,
+            "hair": person.hair,
+            "action": index // self._takes % len(ACTIONS),
+        }
+
+    def take(self, index: int) -> Take:
+        """Returns everything of one clip but its identity."""
+        labels = self.labels(index)
+        draw = generator(
+            self._seed, _NAME, "take", labels["identity"], labels["action"], index % self._takes
+        )
+        return draw_take(labels["action"], draw)
+
+    def prepare(
+        self,
+        destination: Path,
+        *,
+        source: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Draws all clips; ``source`` must be None."""
+        if source is not None:
+            raise DataError(
+                f"{_NAME} is drawn, not imported; {source} is not read.",
+                hint=f"vdsm-bench data prepare {_NAME}",
+            )
+        takes = [self.take(index) for index in range(len(self))]
+        with StoreWriter(
+            destination,
+            card=self.card,
+            factors=self.factors,
+            image_shape=(SIZE, SIZE, 3),
+            total_frames=sum(map(len, takes)),
+        ) as writer:
+            for index, take in enumerate(takes):
+                labels = self.labels(index)
+                writer.add(render(self._people[labels["identity"]], take), labels)
+                if progress is not None:
+                    progress(index + 1, len(takes))
+
+    def render_transfer(
+        self,
+        identity_of: npt.ArrayLike,
+        motion_of: npt.ArrayLike,
+        *,
+        frames: int,
+        stride: int,
+        image_size: int,
+    ) -> ByteArray:
+        """Renders the people of clips A in the takes of clips B, in B's evaluation windows."""
+        clips = []
+        for who, what in zip(np.atleast_1d(identity_of), np.atleast_1d(motion_of), strict=True):
+            take = self.take(int(what))
+            person = self._people[self.labels(int(who))["identity"]]
+            start = int(centre_starts([len(take)], frames=frames, stride=stride)[0])
+            window = np.minimum(start + stride * np.arange(frames), len(take) - 1)
+            clips.append(downscale(render(person, take, window), image_size))
+        return np.stack(clips)
+
+
+def render(person: Person, take: Take, frames: npt.NDArray[np.int64] | None = None) -> ByteArray:
+    """Draws one clip.
+
+    Args:
+        person: who.
+        take: what they do, and the nuisances.
+        frames: which frames (all by default).
+
+    Returns:
+        uint8 ``[T, 64, 64, 3]``.
+    """
+    cosine, sine = np.cos(take.tilt) * take.scale, np.sin(take.tilt) * take.scale
+    matrix = OVER * np.array([[cosine, sine], [-sine, cosine]])
+    offset = OVER * (np.array(CENTRE) + take.shift)
+    body = Image.new("RGB", (_CANVAS, _CANVAS), BACKGROUND)
+    draw_body(Pen(body, OVER * np.eye(2) * take.scale, offset), person)
+    head, front = (
+        _layer(functools.partial(draw, person=person), matrix, offset)
+        for draw in (draw_head, draw_front)
+    )
+    which = np.arange(len(take)) if frames is None else frames
+    images = np.empty((len(which), SIZE, SIZE, 3), dtype=np.uint8)
+    for place, frame in enumerate(which):
+        state = take.expression(int(frame))
+        move = (round(state.head_x * OVER), round(state.head_y * OVER))
+        canvas = body.copy()
+        _paste(canvas, head, move)
+        draw_moving_parts(Pen(canvas, matrix, offset + move), person, state)
+        _paste(canvas, front, move)
+        images[place] = np.asarray(canvas.reduce(OVER))
+    light = _light(take)
+    lit: ByteArray = np.clip(images * light + 0.5, 0, 255).astype(np.uint8)
+    return lit
+
+
+_Layer = tuple[Image.Image, Image.Image, tuple[int, int]]
+
+
+def _layer(draw: Callable[[Pen], None], matrix: FloatArray, offset: FloatArray) -> _Layer | None:
+    """Draws a still layer once per clip; returns colours, mask and place of what it covers."""
+    colours = Image.new("RGB", (_CANVAS, _CANVAS))
+    mask = Image.new("L", (_CANVAS, _CANVAS))
+    draw(Pen(colours, matrix, offset))
+    draw(_MaskPen(mask, matrix, offset))
+    box = mask.getbbox()
+    if box is None:
+        return None
+    return colours.crop(box), mask.crop(box), (box[0], box[1])
+
+
+class _MaskPen(Pen):
+    """Draws the same shapes in full white: what a layer covers."""
+
+    def polygon(self, points: FloatArray, colour: Colour) -> None:
+        self._draw.polygon((points @ self._matrix + self._offset).ravel().tolist(), fill=255)
+
+    def stroke(
+        self, points: FloatArray, width: float, colour: Colour, closed: bool = False
+    ) -> None:
+        path = np.concatenate([points, points[:2]]) if closed else points
+        line = (path @ self._matrix + self._offset).ravel().tolist()
+        self._draw.line(line, fill=255, width=max(1, round(width * OVER)), joint="curve")
+
+
+def _paste(canvas: Image.Image, layer: _Layer | None, move: tuple[int, int]) -> None:
+    if layer is not None:
+        colours, mask, (left, top) = layer
+        canvas.paste(colours, (left + move[0], top + move[1]), mask)
+
+
+def _light(take: Take) -> npt.NDArray[np.float32]:
+    """Returns the brightness of every pixel ``[64, 64, 1]``."""
+    along = np.linspace(-0.5, 0.5, SIZE)
+    field = take.gain * (1 + take.gradient[0] * along[None, :] + take.gradient[1] * along[:, None])
+    return field[..., None].astype(np.float32)
