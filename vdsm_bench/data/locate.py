@@ -1,0 +1,191 @@
+"""Where clip stores live, how one is opened or made, and when a stand-in is used (DESIGN §6)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vdsm_bench.errors import DataError
+from vdsm_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from vdsm_bench.contracts import VideoDataset
+    from vdsm_bench.data.store import ClipStore
+
+#: names the data folder where ``--data-dir`` does not
+VARIABLE = "VDSM_BENCH_DATA"
+
+Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """The folder of the clip stores.
+
+    Attributes:
+        path: the folder; need not exist.
+        named: whether the user named it; then nothing stands in for what is not there.
+    """
+
+    path: Path
+    named: bool
+
+    def store(self, name: str) -> Path:
+        """Returns the folder of one dataset's store."""
+        return self.path / name
+
+    def has(self, name: str) -> bool:
+        """Tells whether something is stored under this name, sound or not."""
+        return self.store(name).is_dir()
+
+
+def data_root(explicit: Path | None = None) -> DataRoot:
+    """Finds the data folder: the option, then ``VDSM_BENCH_DATA``, then the user's data folder."""
+    if explicit is not None:
+        return DataRoot(explicit, named=True)
+    if os.environ.get(VARIABLE):
+        return DataRoot(Path(os.environ[VARIABLE]), named=True)
+    from platformdirs import user_data_path
+
+    return DataRoot(user_data_path("vdsm-bench") / "data", named=False)
+
+
+def build_dataset(table: Registry, name: str) -> VideoDataset:
+    """Builds a dataset from its registry entry.
+
+    Raises:
+        UsageError: no such dataset.
+    """
+    dataset: VideoDataset = table.factory("datasets", name)()
+    return dataset
+
+
+def dataset_to_use(table: Registry, name: str, root: DataRoot) -> str:
+    """Returns the name itself, or its stand-in where nothing was configured for it.
+
+    Raises:
+        UsageError: no such dataset.
+    """
+    stand_in = table.get("datasets", name).settings.get("stand_in")
+    if stand_in is None or root.named or root.has(name):
+        return name
+    return str(stand_in)
+
+
+def open_dataset(
+    table: Registry,
+    name: str,
+    root: DataRoot,
+    *,
+    progress: Progress | None = None,
+    log: Say | None = None,
+) -> ClipStore:
+    """Opens a dataset's store; embedded datasets are drawn on first use.
+
+    Args:
+        table: the catalogue.
+        name: registry name.
+        root: where the stores are.
+        progress: called with (clips done, clips in all) while a store is made.
+        log: told what is done in the user's stead (stand-in, first drawing, waiting).
+
+    Returns:
+        The store; where a stand-in is used its ``name`` is that of the stand-in.
+
+    Raises:
+        UsageError: no such dataset.
+        DataError: an imported dataset that is not there, or a damaged store.
+    """
+    from vdsm_bench.data.store import ClipStore
+
+    say = log or _say_nothing
+    used = dataset_to_use(table, name, root)
+    if used != name:
+        say(
+            f"No {name} in {root.path}: using the stand-in {used}; its rows say {used}. "
+            f"Your own files: vdsm-bench data prepare {name} --from FOLDER"
+        )
+    if root.has(used):
+        return ClipStore.open(root.store(used))
+    dataset = build_dataset(table, used)
+    if dataset.card.access == "import":
+        raise DataError(
+            f"{used} is not in {root.path}; it is made from files that you have.",
+            hint=f"vdsm-bench data prepare {used} --from FOLDER   ({dataset.card.source})",
+        )
+    say(f"Making {used} in {root.store(used)} (once).")
+    return prepare_dataset(table, used, root, progress=progress, log=log)
+
+
+def prepare_dataset(
+    table: Registry,
+    name: str,
+    root: DataRoot,
+    *,
+    source: Path | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
+    log: Say | None = None,
+) -> ClipStore:
+    """Makes a dataset's store, or returns the one that is there.
+
+    Two processes that prepare the same dataset take turns; the second finds it ready.
+
+    Args:
+        table: the catalogue.
+        name: registry name.
+        root: where the stores are.
+        source: the user's files, for imported datasets.
+        replace: make it anew; the old store is kept until the new one is whole.
+        progress: called with (clips done, clips in all).
+        log: told when another process has to be waited for.
+
+    Raises:
+        UsageError: no such dataset.
+        DataError: source missing or damaged, an existing store that is damaged, or no space.
+    """
+    from filelock import Timeout
+
+    from vdsm_bench.data.store import ClipStore
+    from vdsm_bench.data.store_writer import store_lock
+
+    dataset, folder = build_dataset(table, name), root.store(name)
+    if source is not None and not source.is_dir():
+        raise DataError(f"{source} is no folder; {name} is read from a folder.")
+    lock = store_lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        (log or _say_nothing)(f"Another process is preparing {name}; waiting for it.")
+        lock.acquire()
+    try:
+        if not folder.exists():
+            dataset.prepare(folder, source=source, progress=progress)
+        elif replace:
+            _replace(dataset, folder, source, progress)
+        return ClipStore.open(folder)
+    finally:
+        lock.release()
+
+
+def _replace(
+    dataset: VideoDataset, folder: Path, source: Path | None, progress: Progress | None
+) -> None:
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    try:
+        dataset.prepare(folder, source=source, progress=progress)
+    except BaseException:  # also Ctrl-C: whatever stopped it, the old store comes back
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _say_nothing(message: str) -> None:
+    """Drops a message."""
