@@ -52,7 +52,8 @@ def test_precedence_registry_preset_file_set():
 
 
 def test_a_dataset_takes_the_settings_of_the_one_it_is_like():
-    table = table_with(datasets={"faces": {"data": {"frames": 11}}, "real": {"data": {"stride": 2}}})
+    presets = {"faces": {"data": {"frames": 11}}, "real": {"data": {"stride": 2}}}
+    table = table_with(datasets=presets)
     config = resolved(table, dataset="real")
     assert (config.data.frames, config.data.stride) == (11, 2)
 

@@ -117,7 +117,7 @@ def write_png(path: Path, picture: Image.Image) -> None:
 
 
 def write_gif(path: Path, pages: Sequence[Image.Image], *, frame_rate: float = 6.0) -> None:
-    """Writes an endless GIF whole or not at all; one palette for all pages, so colours hold still."""
+    """Writes an endless GIF whole or not at all; one palette for all pages: colours hold still."""
     stream = io.BytesIO()
     palette = pages[len(pages) // 2].quantize(colors=255)
     drawn = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]

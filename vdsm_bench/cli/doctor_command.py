@@ -1,4 +1,4 @@
-"""``vdsm-bench doctor``: is this machine fit to run?"""
+"""``vdsm-bench doctor``: whether this machine is fit to run."""
 
 from __future__ import annotations
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vdsm_bench.cli.context import Session, json_option, pass_session, print_json
+
+if TYPE_CHECKING:
+    from vdsm_bench.registry import Entry
 
 
 @click.command("list")
@@ -25,15 +30,14 @@ def command(session: Session, kind: str | None, as_json: bool) -> None:
     kinds = [kind] if kind else list(KINDS)
     entries = {each: {name: table.peek(each, name) for name in table.names(each)} for each in kinds}
     if as_json:
-        print_json(
-            {
-                each: {name: {"summary": e.summary, "origin": e.origin} for name, e in found.items()}
-                for each, found in entries.items()
-            }
-        )
+        print_json({each: {n: _plain(e) for n, e in found.items()} for each, found in entries.items()})
         return
     for each, found in entries.items():
         click.echo(f"{each}:" if found else f"{each}: none")
         width = max(map(len, found), default=0)
         for name, entry in found.items():
             click.echo(f"  {name.ljust(width)}  {entry.summary}")
+
+
+def _plain(entry: Entry) -> dict[str, str]:
+    return {"summary": entry.summary, "origin": entry.origin}

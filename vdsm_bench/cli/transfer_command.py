@@ -1,0 +1,52 @@
+"""``vdsm-bench transfer``: pictures of identity x motion swaps from a finished cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vdsm_bench.cli.context import Session, complete_names, pass_session
+
+
+@click.command("transfer")
+@click.option("--cell", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the cell, or the end of its path.")
+@click.option("--model", help="Model instance, where no --cell is given.",
+              shell_complete=complete_names("models"))
+@click.option("--dataset", shell_complete=complete_names("datasets"), help="Dataset.")
+@click.option("--preset", shell_complete=complete_names("presets"), help="Preset.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the pictures (default: the cell's media).")
+@pass_session
+def command(
+    session: Session,
+    cell: Path | None,
+    model: str | None,
+    dataset: str | None,
+    preset: str | None,
+    seed: int | None,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Write a swap grid as GIF and PNG: identities across, motions down."""
+    from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.cli.run_command import stand_in
+    from vdsm_bench.registry import registry
+    from vdsm_bench.runs.pick import pick_cell
+
+    if dataset is not None:
+        dataset = stand_in(dataset, session)
+    record = pick_cell(
+        session.runs_dir, cell=cell, model=model, dataset=dataset, preset=preset, seed=seed
+    )
+    from vdsm_bench.runs.restore import render_media
+
+    with reporter() as listener:
+        paths = render_media(
+            registry(), record, data_dir=session.data_dir, device=device, out=out, reporter=listener
+        )
+    for path in paths:
+        click.echo(path)

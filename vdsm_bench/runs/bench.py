@@ -1,0 +1,126 @@
+"""The bench of a dataset: its clips as one protocol cuts and splits them, for every model alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vdsm_bench.config import DataSettings
+from vdsm_bench.contracts import ClipShape, Integers, LabelledClips
+from vdsm_bench.data.clips import ClipSampler, evaluation_clips
+from vdsm_bench.data.splits import Splits, make_splits
+from vdsm_bench.data.store import ClipStore
+
+#: evaluation clips of a part of the split are kept in memory up to this size, bytes
+_CACHE_LIMIT = 1 << 30
+_CHUNK = 256
+
+
+class EvaluationClips:
+    """The centre windows of chosen clips, by row number; cut and down-scaled once if they fit.
+
+    Args:
+        store: the clips.
+        indices: which clips of the store, one per row.
+        data: window and size.
+    """
+
+    def __init__(self, store: ClipStore, indices: Integers, data: DataSettings) -> None:
+        self._store, self._indices, self._data = store, indices, data
+
+    def __call__(self, rows: Integers) -> Tensor:
+        """Returns clips ``[n, T, C, H, W]`` of the rows."""
+        if self._cache is None:
+            return self._cut(self._indices[rows])
+        return torch.from_numpy(self._cache[rows]).float().div_(255.0)
+
+    @cached_property
+    def _cache(self) -> np.ndarray | None:
+        size = self._data.image_size**2 * self._store.image_shape[2] * self._data.frames
+        if size * len(self._indices) > _CACHE_LIMIT:
+            return None
+        pieces = [
+            self._cut(self._indices[start : start + _CHUNK]).mul_(255.0).round_().to(torch.uint8)
+            for start in range(0, len(self._indices), _CHUNK)
+        ]
+        return torch.cat(pieces).numpy()
+
+    def _cut(self, indices: Integers) -> Tensor:
+        data = self._data
+        return evaluation_clips(
+            self._store, indices, frames=data.frames, stride=data.stride, image_size=data.image_size
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A dataset under one rule of cutting and splitting.
+
+    Attributes:
+        store: the clips.
+        splits: who is trained on and who is scored.
+        data: window, size, rule.
+    """
+
+    store: ClipStore
+    splits: Splits
+    data: DataSettings
+
+    @classmethod
+    def of(cls, store: ClipStore, data: DataSettings) -> Bench:
+        """Splits a store as the settings say."""
+        rule = data.split or store.card.get("split", "clips")
+        return cls(store, make_splits(store, rule), data)
+
+    @property
+    def shape(self) -> ClipShape:
+        """Shape of the clips a model is built for."""
+        size = self.data.image_size
+        return ClipShape(self.data.frames, self.store.image_shape[2], size, size)
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What identifies clips and splits, for keys of cells and judges."""
+        return {"content": self.store.content_hash, "splits": self.splits.content_key}
+
+    def clips(self, indices: Integers) -> LabelledClips:
+        """Returns chosen clips, cut for evaluation, with their labels."""
+        labels = {name: values[indices] for name, values in self.store.labels.items()}
+        return LabelledClips(EvaluationClips(self.store, indices, self.data), labels)
+
+    @cached_property
+    def train(self) -> LabelledClips:
+        """Training clips, cut for evaluation: what a judge and probes learn from."""
+        return self.clips(self.splits.train)
+
+    @cached_property
+    def validation(self) -> LabelledClips:
+        """Validation clips."""
+        return self.clips(self.splits.validation)
+
+    @cached_property
+    def test(self) -> LabelledClips:
+        """All test clips."""
+        return self.clips(self.splits.test)
+
+    @cached_property
+    def cells(self) -> LabelledClips:
+        """Clips of held-out identity x action cells, for the judge's gate."""
+        return self.clips(self.splits.cells)
+
+    def sampler(self, seed: int) -> ClipSampler:
+        """Returns the source of training batches of one seed."""
+        data = self.data
+        return ClipSampler(
+            self.store,
+            self.splits.train,
+            frames=data.frames,
+            stride=data.stride,
+            image_size=data.image_size,
+            seed=seed,
+            purpose="data",
+        )

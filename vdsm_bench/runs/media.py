@@ -1,0 +1,68 @@
+"""Pictures of one trained model: a swap grid and reconstructions, of fixed test clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vdsm_bench.boards.figures import to_bytes, write_strips, write_transfer
+from vdsm_bench.contracts import Integers, VideoModel
+from vdsm_bench.runs.bench import Bench
+
+_SIDE = 5
+
+
+def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -> list[Path]:
+    """Writes ``transfer.png``, ``transfer.gif`` and ``reconstructions.png``, as far as it can.
+
+    Args:
+        folder: where to.
+        model: trained, on ``device``.
+        bench: whose test clips are shown.
+        device: where the model is.
+
+    Returns:
+        The files; none for a model that can neither encode nor generate.
+    """
+    if not {"encode", "generate"} <= model.capabilities:
+        return []
+    identities, motions = chosen_clips(bench)
+    who = bench.test.clips(identities)
+    what = bench.test.clips(motions)
+    count = len(what), len(who)
+    with torch.inference_mode():
+        swaps = model.transfer(
+            who.repeat(count[0], 1, 1, 1, 1).to(device),
+            what.repeat_interleave(count[1], 0).to(device),
+        ).cpu()
+        regenerated = model.reconstruct(what.to(device)).cpu()
+    paths = write_transfer(
+        folder,
+        "transfer",
+        identities=to_bytes(who),
+        motions=to_bytes(what),
+        swaps=to_bytes(swaps.unflatten(0, count)),
+    )
+    strips = folder / "reconstructions.png"
+    write_strips(strips, real=to_bytes(what[:4]), regenerated=to_bytes(regenerated[:4]))
+    return [*paths, strips]
+
+
+def chosen_clips(bench: Bench) -> tuple[Integers, Integers]:
+    """Returns test rows of different identities, and of different motions; always the same."""
+    identities = bench.store.identities[bench.splits.test]
+    motions = bench.store.motions[bench.splits.test]
+    who = _spread(identities, np.unique(identities, return_index=True)[1])
+    left = np.flatnonzero(~np.isin(identities, identities[who]))
+    rest = left if len(np.unique(motions[left])) > 1 else np.arange(len(motions))
+    what = _spread(motions, rest[np.unique(motions[rest], return_index=True)[1]])
+    return who, what
+
+
+def _spread(values: Integers, rows: Integers) -> Integers:
+    """Takes at most five rows, evenly over the classes."""
+    ordered = rows[np.argsort(values[rows])]
+    count = min(_SIDE, len(ordered))
+    return ordered[np.linspace(0, len(ordered) - 1, count).round().astype(np.int64)]

@@ -1,0 +1,75 @@
+"""Finding one finished cell among many. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.errors import CellError, UsageError
+from vdsm_bench.runs.folder import CellRecord, read_cell, scan_cells
+
+
+def pick_cell(
+    runs_dir: Path,
+    *,
+    cell: Path | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    preset: str | None = None,
+    seed: int | None = None,
+) -> CellRecord:
+    """Returns the one finished cell that fits.
+
+    Args:
+        runs_dir: where cells live.
+        cell: its folder, or the last parts of its path.
+        model: instance name.
+        dataset: name.
+        preset: name.
+        seed: the seed.
+
+    Raises:
+        UsageError: no cell fits, or several do.
+        CellError: the cell is not finished.
+    """
+    wanted = {"model": model, "dataset": dataset, "preset": preset, "seed": seed}
+    found = _by_folder(runs_dir, cell) if cell is not None else scan_cells(runs_dir)
+    fitting = [record for record in found if _fits(record, wanted)]
+    done = [record for record in fitting if record.state == "done"]
+    if len(done) == 1:
+        return done[0]
+    if done:
+        labels = "\n  ".join(record.label for record in done)
+        raise UsageError(f"Several finished cells fit:\n  {labels}", hint="say which: --cell FOLDER")
+    if fitting:
+        record = fitting[0]
+        reason = f" ({record.problem})" if record.problem else ""
+        raise CellError(
+            f"The cell {record.label} is not finished: {record.state}{reason}.",
+            hint="vdsm-bench run ...   (the same command as before continues it)",
+        )
+    given = ", ".join(f"{key} {value}" for key, value in wanted.items() if value is not None)
+    raise UsageError(
+        f"No cell fits under {runs_dir}{f' ({given})' if given else ''}.",
+        hint="vdsm-bench status   (lists the cells; vdsm-bench run makes them)",
+    )
+
+
+def _by_folder(runs_dir: Path, cell: Path) -> list[CellRecord]:
+    if (cell / "config.json").is_file():
+        return [read_cell(cell.absolute())]
+    tail = cell.parts
+    return [each for each in scan_cells(runs_dir) if each.path.parts[-len(tail) :] == tail]
+
+
+def _fits(record: CellRecord, wanted: dict[str, Any]) -> bool:
+    content = record.config
+    config = content.get("config", {}) if content is not None else {}
+    data = config.get("data", {})
+    known = {
+        "model": content.get("instance") if content is not None else None,
+        "dataset": data.get("dataset") if isinstance(data, dict) else None,
+        "preset": config.get("preset"),
+        "seed": config.get("seed"),
+    }
+    return all(value is None or known[key] == value for key, value in wanted.items())
