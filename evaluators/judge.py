@@ -35,7 +35,7 @@ class JudgeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.factors = tuple(factors)
-        sizes = [base, base * 2, base * 4]
+        sizes = [base, base * 3 // 2, base * 2]
         layers: list[nn.Module] = []
         before, rows, columns = channels, height, width
         # From 48 px on the first kernel strides by 4: the cost per frame stays that of 32 px.
@@ -66,7 +66,9 @@ class JudgeNetwork(nn.Module):
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         """Returns the logits per factor."""
         batch, time = clip.shape[:2]
-        features = self.frames(clip.flatten(0, 1) - 0.5).unflatten(0, (batch, time))
+        # Convolutions of this size run nearly twice as fast with channels last.
+        frames = (clip.flatten(0, 1) - 0.5).contiguous(memory_format=torch.channels_last)
+        features = self.frames(frames).reshape(batch, time, -1)
         states, last = self.motion(features)
         moving = torch.cat([states.mean(1), last.transpose(0, 1).flatten(1)], dim=1)
         still = features.mean(1)

@@ -1,0 +1,181 @@
+"""The suite: all evaluators on one subject, under one request for all subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from vdsm_bench.config import EvaluationSettings
+from vdsm_bench.contracts import (
+    EvaluationRequest,
+    Evaluator,
+    Factor,
+    FactorScore,
+    Findings,
+    Integers,
+    Judge,
+    LabelledClips,
+    MetricInfo,
+    Outputs,
+    Score,
+)
+from vdsm_bench.errors import ContractError
+from vdsm_bench.evaluators.accuracies import Accuracies, findings, judged
+from vdsm_bench.evaluators.accuracy import transferred_reality
+from vdsm_bench.evaluators.outputs import Subject, SubjectOutputs
+from vdsm_bench.evaluators.pairs import check_labels, choose_clips, pair_list
+
+#: training clips that probes of codes learn from
+_PROBE_CLIPS = 2000
+
+
+@dataclass
+class Evaluation:
+    """Everything that was found about one subject; see :meth:`as_json`.
+
+    Attributes:
+        scores: column to score; what could not be scored is there with its reason.
+        long: rows per factor.
+        chance: column to chance levels by kind.
+        histogram: the judge's answers per class, for real, regenerated and transferred clips.
+        notes: what was left out, and why.
+        metrics: what each column means.
+    """
+
+    scores: dict[str, Score] = field(default_factory=dict)
+    long: list[FactorScore] = field(default_factory=list)
+    chance: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    histogram: dict[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    metrics: dict[str, MetricInfo] = field(default_factory=dict)
+
+    def add(self, found: Findings, metrics: Sequence[MetricInfo], where: str) -> None:
+        """Takes in what one evaluator found.
+
+        Raises:
+            ContractError: its columns are not the ones it declares, or another evaluator has them.
+        """
+        declared = {metric.name for metric in metrics}
+        if set(found.scores) != declared:
+            odd = ", ".join(sorted(set(found.scores) ^ declared))
+            raise ContractError(f"{where}: columns found and declared differ in: {odd}.")
+        taken = sorted(declared & set(self.scores))
+        if taken:
+            raise ContractError(f"{where}: the column '{taken[0]}' is another evaluator's.")
+        self.scores.update(found.scores)
+        self.long.extend(found.long)
+        self.chance.update(found.chance)
+        self.histogram.update(found.histogram)
+        self.notes.extend(note for note in found.notes if note not in self.notes)
+        self.metrics.update({metric.name: metric for metric in metrics})
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of ``metrics.json``: plain dicts, lists, numbers and strings."""
+        return {
+            "scores": {name: score.as_json() for name, score in self.scores.items()},
+            "long": [
+                {"metric": row.metric, "factor": row.factor, **row.score.as_json()}
+                for row in self.long
+            ],
+            "chance": {name: dict(levels) for name, levels in self.chance.items()},
+            "histogram": {
+                name: {factor: list(counts) for factor, counts in by_factor.items()}
+                for name, by_factor in self.histogram.items()
+            },
+            "notes": list(self.notes),
+            "versions": {name: metric.version for name, metric in self.metrics.items()},
+        }
+
+
+def build_request(
+    test: LabelledClips,
+    *,
+    factors: Sequence[Factor],
+    settings: EvaluationSettings,
+    unscorable: Mapping[str, str] | None = None,
+    train: LabelledClips | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> EvaluationRequest:
+    """Fixes what is scored: which test clips, and the pair list. The same for every subject.
+
+    Args:
+        test: all held-out real clips; at most ``settings.clips`` of them are taken.
+        factors: every factor of the dataset.
+        settings: numbers of clips and pairs, bootstrap, batch size.
+        unscorable: factors that cannot be judged, with the reason.
+        train: training clips for probes of codes; a subset is taken.
+        seed: seed of the bootstrap.
+        device: where subjects run.
+
+    Raises:
+        DataError: labels missing or out of range.
+        ProtocolError: no pair of clips differs in identity and action.
+    """
+    n = check_labels(test.labels, factors, "test clips")
+    test = _subset(test, choose_clips(n, settings.clips))
+    if train is not None:
+        n_train = check_labels(train.labels, factors, "training clips")
+        train = _subset(train, choose_clips(n_train, _PROBE_CLIPS))
+    return EvaluationRequest(
+        test=test,
+        factors=tuple(factors),
+        pairs=pair_list(test.labels, factors, settings.pairs),
+        unscorable=dict(unscorable or {}),
+        train=train,
+        batch_size=settings.batch_size,
+        bootstrap=settings.bootstrap,
+        seed=seed,
+        device=torch.device(device),
+    )
+
+
+def evaluate(
+    subject: Subject | Outputs,
+    judge: Judge | None,
+    request: EvaluationRequest,
+    evaluators: Mapping[str, Evaluator],
+) -> Evaluation:
+    """Scores one subject.
+
+    Args:
+        subject: a model or control, or outputs that were made elsewhere.
+        judge: the gated judge, or None: then what needs one is empty with the reason.
+        request: see :func:`build_request`.
+        evaluators: by registry name, those of other packages included.
+
+    Raises:
+        ContractError: outputs that are no clips, or an evaluator that breaks its declaration.
+    """
+    outputs = subject if isinstance(subject, Outputs) else SubjectOutputs(subject, request)
+    result = Evaluation()
+    for name, evaluator in evaluators.items():
+        found = evaluator.evaluate(outputs, request, judge)
+        result.add(found, evaluator.metrics, f"evaluators/{name}")
+    return result
+
+
+def evaluate_ceiling(judge: Judge, request: EvaluationRequest) -> Evaluation:
+    """Scores the real clips themselves: what the best possible subject would get from this judge.
+
+    A pair counts as transferred when the judge is right about the static factors of A itself and
+    the dynamic ones of B itself; consistency is 1 by definition.
+    """
+    real = judged(judge, request.test.clips, len(request.test), request.batch_size)
+    result = Evaluation()
+    transferred = transferred_reality(real, request.pairs, request.factors)
+    result.add(findings(request, real, real, transferred), Accuracies.metrics, "real-data ceiling")
+    return result
+
+
+def _subset(source: LabelledClips, rows: Integers) -> LabelledClips:
+    return LabelledClips(
+        clips=lambda chosen: source.clips(rows[chosen]),
+        labels={
+            name: np.asarray(values, dtype=np.int64)[rows] for name, values in source.labels.items()
+        },
+    )
