@@ -21,6 +21,7 @@ from vdsm_bench.contracts import (
     Outputs,
     Score,
 )
+from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators.accuracy import (
     Said,
     agreement,
@@ -74,6 +75,10 @@ class Accuracies(Evaluator):
         """Judges real, regenerated and transferred clips; see :func:`findings`."""
         if judge is None:
             return Findings({m.name: Score(None, reason="there is no judge") for m in METRICS})
+        known = {factor.name for factor in judge.factors}
+        unknown = [factor.name for factor in request.scorable() if factor.name not in known]
+        if unknown:
+            raise ProtocolError(f"The judge does not judge: {', '.join(unknown)}.")
         n, size = len(request.test), request.batch_size
         real = judged(judge, request.test.clips, n, size)
         regenerated: Said | str = outputs.missing("reconstructions") or judged(

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from vdsm_bench.config import JudgeSettings, content_key
 from vdsm_bench.contracts import ClipShape, Factor, LabelledClips
@@ -24,6 +21,7 @@ from vdsm_bench.errors import DataError, ProtocolError
 from vdsm_bench.evaluators.judge import JUDGE_VERSION, JudgeNetwork, NeuralJudge
 from vdsm_bench.evaluators.judge_training import EpochProgress, TrainedJudge, train_judge
 from vdsm_bench.evaluators.pairs import check_labels
+from vdsm_bench.files import hold, read_json, sync_folder, write_bytes, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 _AGAIN = "delete this folder; the next run trains the judge anew"
@@ -150,6 +148,7 @@ def obtain_judge(
     unscorable: Mapping[str, str] | None = None,
     device: torch.device | str = "cpu",
     progress: EpochProgress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[NeuralJudge, JudgeCard]:
     """Loads the judge of a folder, or trains, examines and saves it there; then asks the gates.
 
@@ -167,13 +166,13 @@ def obtain_judge(
         unscorable: factors that cannot be judged, with the reason.
         device: where it runs.
         progress: called after every epoch.
+        say: told whom it waits for, where another process trains this judge.
 
     Raises:
         DataError: damaged judge folder, or labels that do not fit the clips.
         ProtocolError: the judge failed a gate.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
+    with hold(folder, f"the judge {folder}", say=say):
         if folder.exists():
             judge, card = load_judge(folder, device)
         else:
@@ -233,18 +232,13 @@ def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         state = {key: value.cpu().contiguous() for key, value in judge.network.state_dict().items()}
-        save_file(state, temporary / _WEIGHTS)
-        card = replace(card, weights_sha256=_digest(temporary / _WEIGHTS))
-        text = json.dumps(asdict(card), indent=1, sort_keys=True)
-        (temporary / _CARD).write_text(text + "\n", encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
+        weights = save(state)
+        card = replace(card, weights_sha256=_digest(weights))
+        write_bytes(temporary / _WEIGHTS, weights)
+        write_json(temporary / _CARD, asdict(card))
+        temporary.chmod(0o755)  # mkdtemp's 0700 would hide it from colleagues
+        temporary.rename(folder)
+        sync_folder(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -258,12 +252,12 @@ def load_card(folder: Path) -> JudgeCard:
     """
     path = folder / _CARD
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         examinations = {
             name: Examination(**found) for name, found in content.pop("examinations").items()
         }
         card = JudgeCard(**content, examinations=examinations)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (DataError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"The judge's card {path} does not read: {error}.", hint=_AGAIN) from error
     if card.version != JUDGE_VERSION:
         raise DataError(
@@ -282,7 +276,8 @@ def load_judge(folder: Path, device: torch.device | str = "cpu") -> tuple[Neural
     card = load_card(folder)
     path = folder / _WEIGHTS
     try:
-        if _digest(path) != card.weights_sha256:
+        weights = path.read_bytes()
+        if _digest(weights) != card.weights_sha256:
             raise ValueError("they are not the ones its card was written for")
         shape = ClipShape(*card.shape)
         with torch.random.fork_rng(devices=[]):  # loading a judge moves no global generator
@@ -293,12 +288,12 @@ def load_judge(folder: Path, device: torch.device | str = "cpu") -> tuple[Neural
                 width=shape.width,
                 base=card.settings["width"],
             )
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load(weights))
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise DataError(f"The judge's weights {path} do not load: {first}.", hint=_AGAIN) from error
     return NeuralJudge(network, shape, torch.device(device)), card
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -39,9 +39,7 @@ def test_clips() -> LabelledClips:
 
 
 @pytest.fixture(scope="session")
-def judge(
-    train: LabelledClips, validation: LabelledClips, settings: JudgeSettings
-) -> NeuralJudge:
+def judge(train: LabelledClips, validation: LabelledClips, settings: JudgeSettings) -> NeuralJudge:
     return train_judge(train, validation, factors=toy.FACTORS, settings=settings).judge
 
 

@@ -1,0 +1,312 @@
+"""What the codes hold: linear probes, quick leaks for the training log, collapse of identity."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vdsm_bench.contracts import (
+    Codes,
+    EvaluationRequest,
+    Evaluator,
+    Factor,
+    FactorScore,
+    Findings,
+    Floats,
+    Integers,
+    Judge,
+    LabelledClips,
+    MetricInfo,
+    Outputs,
+    Score,
+)
+from vdsm_bench.errors import ContractError, DataError
+from vdsm_bench.evaluators.outputs import batches
+from vdsm_bench.evaluators.statistics import bootstrap_mean
+from vdsm_bench.seeding import generator
+
+#: share of the largest possible mutual information below which the identity code is collapsed
+COLLAPSE_SHARE = 0.02
+_PROBE_STEPS = 300
+_SHRINKAGE = 0.1
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well a linear classifier reads one factor from one code.
+
+    Attributes:
+        right: 1 where a test clip's label was read, else 0, ``[N]``.
+        chance: share of the most frequent test label: what needs no code.
+    """
+
+    right: Floats
+    chance: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(self.right.mean())
+
+
+def probe(
+    train_codes: Floats, train_labels: Integers, test_codes: Floats, test_labels: Integers
+) -> Probe:
+    """Reads labels from codes by logistic regression on standardised codes.
+
+    Args:
+        train_codes: ``[N, K]`` of training clips.
+        train_labels: ``[N]``.
+        test_codes: ``[M, K]`` of test clips.
+        test_labels: ``[M]``.
+
+    Raises:
+        DataError: shapes that do not fit, no clips, NaN.
+    """
+    _check_codes(train_codes, train_labels, "probe, training codes")
+    _check_codes(test_codes, test_labels, "probe, test codes")
+    train, test = _standardise(train_codes, test_codes)
+    if len(np.unique(train_labels)) == 1:
+        guess = np.full(len(test), train_labels[0])
+    else:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        with warnings.catch_warnings():
+            # Codes that separate the classes drive the weights on without changing an answer.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            guess = LogisticRegression(max_iter=_PROBE_STEPS).fit(train, train_labels).predict(test)
+    return Probe((guess == test_labels).astype(np.float64), _majority(test_labels))
+
+
+def code_views(codes: Codes) -> dict[str, Floats]:
+    """Turns codes into one vector per clip and code, ``[B, K]``.
+
+    The pose path becomes its time mean beside its first and last pose.
+    """
+    views = {"identity": codes.identity, "motion": codes.motion}
+    found = {name: value.detach().double().cpu().numpy() for name, value in views.items()}
+    if codes.pose is not None:
+        pose = codes.pose.detach().double().cpu().numpy()
+        found["pose"] = np.concatenate([pose.mean(1), pose[:, 0], pose[:, -1]], axis=1)
+    return found
+
+
+def quick_leaks(
+    views: Mapping[str, Floats],
+    labels: Mapping[str, Integers],
+    factors: Sequence[Factor],
+    *,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Probes every code for every factor in closed form, fast enough for every epoch.
+
+    Linear discriminant analysis with shrunk covariance, fitted on two thirds of the clips and
+    tested on the rest (always the same ones). Figures for the training log; the row's figures come
+    from :class:`CodeProbes`.
+
+    Args:
+        views: code name to ``[N, K]``, see :func:`code_views`.
+        labels: ``[N]`` per factor.
+        factors: what is probed.
+        seed: which clips are held back.
+
+    Returns:
+        Per factor: accuracy per code name, and ``chance`` (share of the most frequent label).
+
+    Raises:
+        DataError: fewer than three clips, shapes that do not fit, NaN.
+    """
+    n = len(next(iter(views.values())))
+    if n < 3:
+        raise DataError(f"Quick leaks need at least three clips, got {n}.")
+    order = generator(seed, "leaks", n).permutation(n)
+    test, train = order[: n // 3], order[n // 3 :]
+    found: dict[str, dict[str, float]] = {}
+    for factor in factors:
+        label = labels[factor.name]
+        row = {"chance": _majority(label[test])}
+        for name, codes in views.items():
+            _check_codes(codes, label, f"quick leaks, {name} code")
+            guess = _discriminant(*_standardise(codes[train], codes[test]), label[train])
+            row[name] = float((guess == label[test]).mean())
+        found[factor.name] = row
+    return found
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """How much the mixing weights say of the clip; entropies in nats.
+
+    Attributes:
+        mean_largest_weight: mean over clips of the largest weight; 1/K when uniform.
+        entropy_of_mean: H of the mean weights: ln K when all experts are used alike.
+        mean_entropy: mean H of a clip's weights: 0 when every clip has one expert.
+        mutual_information: their difference, between clip and expert: 0 when the weights are the
+            same for all clips, whether uniform or all on one expert.
+        collapsed: mutual information below 2 % of ln K, its largest possible value.
+    """
+
+    mean_largest_weight: float
+    entropy_of_mean: float
+    mean_entropy: float
+    mutual_information: float
+    collapsed: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the figures by name."""
+        return asdict(self)
+
+
+def collapse_report(weights: Floats) -> Collapse:
+    """Measures whether the identity weights differ between clips at all.
+
+    Args:
+        weights: mixing weights ``[N, K]``, each row a distribution.
+
+    Raises:
+        ContractError: no rows, NaN, negative entries, or rows that do not sum to 1.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    if w.ndim != 2 or 0 in w.shape:
+        raise ContractError(f"Mixing weights must be [N, K], got {list(w.shape)}.")
+    sums = w.sum(1)
+    if not (np.isfinite(w).all() and w.min() >= 0 and np.abs(sums - 1).max() < 1e-3):
+        raise ContractError("Mixing weights must be distributions: non-negative, sum 1, no NaN.")
+    mean = w.mean(0)
+    of_mean, mean_of = float(_entropy(mean[None])[0]), float(_entropy(w).mean())
+    information = max(0.0, of_mean - mean_of)
+    largest = math.log(w.shape[1])
+    return Collapse(
+        float(w.max(1).mean()),
+        of_mean,
+        mean_of,
+        information,
+        collapsed=information <= COLLAPSE_SHARE * largest,
+    )
+
+
+def _column(code: str, what: str, wanted: bool) -> MetricInfo:
+    kind = "static factors, mean over them" if what == "identity" else "dynamic factors"
+    return MetricInfo(
+        f"{code}_code_{what}_probe",
+        "higher" if wanted else "lower",
+        0.0,
+        1.0,
+        "share",
+        1,
+        f"Share of test labels that logistic regression reads from the {code} code ({kind}).",
+    )
+
+
+METRICS = tuple(
+    _column(code, what, wanted=(code == "identity") == (what == "identity"))
+    for code in ("identity", "motion")
+    for what in ("identity", "action")
+)
+
+
+class CodeProbes(Evaluator):
+    """Linear probes of every factor from the identity and the motion code, beside chance."""
+
+    metrics: ClassVar[tuple[MetricInfo, ...]] = METRICS
+
+    def evaluate(
+        self, outputs: Outputs, request: EvaluationRequest, judge: Judge | None
+    ) -> Findings:
+        """Fits probes on codes of training clips and tests them on codes of test clips."""
+        reason = outputs.missing("codes")
+        if request.train is None:
+            reason = reason or "no training clips were given to learn probes from"
+        if reason is not None or request.train is None:
+            return Findings({m.name: Score(None, reason=reason) for m in METRICS})
+        train = _encode(outputs, request.train, request.batch_size)
+        test = _encode(outputs, request.test, request.batch_size)
+        scores: dict[str, Score] = {}
+        long: list[FactorScore] = []
+        levels: dict[str, dict[str, float]] = {}
+        for code in train:
+            for what, kind in (("identity", "static"), ("action", "dynamic")):
+                probes = {
+                    factor.name: probe(
+                        train[code],
+                        request.train.labels[factor.name],
+                        test[code],
+                        request.test.labels[factor.name],
+                    )
+                    for factor in request.scorable()
+                    if factor.kind == kind
+                }
+                for name, found in probes.items():
+                    long.append(
+                        FactorScore(f"{code}_code_probe", name, _mean(found.right, request))
+                    )
+                column = f"{code}_code_{what}_probe"
+                if column not in {metric.name for metric in METRICS}:
+                    continue  # the pose has rows in the long table only
+                if not probes:
+                    scores[column] = Score(None, reason=f"no {kind} factor can be probed")
+                    continue
+                right = np.mean([found.right for found in probes.values()], axis=0)
+                scores[column] = _mean(right, request)
+                chance = float(np.mean([found.chance for found in probes.values()]))
+                levels[column] = {"majority": chance}
+        return Findings(scores, long=long, chance=levels)
+
+
+def _mean(values: Floats, request: EvaluationRequest) -> Score:
+    return bootstrap_mean(values, resamples=request.bootstrap, seed=request.seed)
+
+
+def _encode(outputs: Outputs, clips: LabelledClips, batch_size: int) -> dict[str, Floats]:
+    parts = [
+        code_views(outputs.codes(clips.clips(rows))) for rows in batches(len(clips), batch_size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _standardise(train: Floats, test: Floats) -> tuple[Floats, Floats]:
+    """Centres and scales by the training codes; dimensions that are constant there become 0."""
+    mean, spread = train.mean(0), train.std(0)
+    alive = spread > 1e-8
+    scale = np.where(alive, 1 / np.where(alive, spread, 1.0), 0.0)
+    return (train - mean) * scale, (test - mean) * scale
+
+
+def _discriminant(train: Floats, test: Floats, labels: Integers) -> Integers:
+    """Returns the classes of the test codes by discriminant analysis with one shared covariance."""
+    values, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    index = index.reshape(-1)
+    means = np.zeros((len(values), train.shape[1]))
+    np.add.at(means, index, train)
+    means /= counts[:, None]
+    inside = train - means[index]
+    covariance = inside.T @ inside / len(train)
+    size = len(covariance)
+    target = max(float(np.trace(covariance)) / size, 1e-6) * np.eye(size)
+    weights = np.linalg.solve((1 - _SHRINKAGE) * covariance + _SHRINKAGE * target, means.T)
+    bias = np.log(counts / len(labels)) - 0.5 * np.einsum("ck,kc->c", means, weights)
+    return np.asarray(values[(test @ weights + bias).argmax(1)], dtype=np.int64)
+
+
+def _entropy(distributions: Floats) -> Floats:
+    safe = np.where(distributions > 0, distributions, 1.0)
+    return np.asarray(-(distributions * np.log(safe)).sum(-1), dtype=np.float64)
+
+
+def _majority(labels: Integers) -> float:
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _check_codes(codes: Floats, labels: Integers, where: str) -> None:
+    if codes.ndim != 2 or len(codes) == 0 or len(codes) != len(labels):
+        raise DataError(
+            f"{where}: expected [N, K] with N labels, got {list(codes.shape)} and {len(labels)}."
+        )
+    if not np.isfinite(codes).all():
+        raise DataError(f"{where}: the codes hold NaN or infinity.")
