@@ -164,6 +164,9 @@ def prepare_dataset(
         (log or _say_nothing)(f"Another process is preparing {name}; waiting for it.")
         lock.acquire()
     try:
+        aside = _aside(folder)
+        if aside.exists() and not folder.exists():  # a replacement was killed half-way
+            aside.rename(folder)
         if not folder.exists():
             dataset.prepare(folder, source=source, progress=progress)
         elif replace:
@@ -176,7 +179,7 @@ def prepare_dataset(
 def _replace(
     dataset: VideoDataset, folder: Path, source: Path | None, progress: Progress | None
 ) -> None:
-    aside = folder.with_name(f".{folder.name}.old")
+    aside = _aside(folder)
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     try:
@@ -185,6 +188,10 @@ def _replace(
         aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _say_nothing(message: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vdsm_bench.data.store import ByteArray, ClipStore
+from vdsm_bench.files import write_bytes
 
 _GAP = 2
 
@@ -50,14 +50,11 @@ def contact_sheet(
     return sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
-def write_contact_sheet(
+def write_preview(
     store: ClipStore, path: Path, *, identities: int = 12, frames: int = 1, zoom: int = 1
 ) -> None:
     """Writes :func:`contact_sheet` as a PNG, whole or not at all."""
     image = Image.fromarray(contact_sheet(store, identities=identities, frames=frames, zoom=zoom))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    write_bytes(path, buffer.getvalue())

@@ -219,7 +219,7 @@ def _take_cells(
     taken_of_action = np.zeros_like(in_action)
     taken: list[int] = []
     wanted = max(1, round(share * len(cells)))
-    for turn in range(max(map(len, own_cells.values()))):
+    for turn in range(max(map(len, own_cells.values()), default=0)):
         for who in draw.permutation(sorted(own_cells)):
             mine = own_cells[int(who)]
             if len(taken) == wanted or (turn + 1) * 2 > len(mine):

@@ -83,7 +83,7 @@ class ClipStore:
             )
             if not problem:
                 return cls(folder, card, offsets, labels)
-        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             problem = f"{type(error).__name__}: {error}"
         raise _damaged(folder, problem)
 

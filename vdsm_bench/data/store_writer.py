@@ -28,6 +28,7 @@ from vdsm_bench.data.store import (
     sha256_of,
 )
 from vdsm_bench.errors import DataError
+from vdsm_bench.files import sync_folder
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
@@ -213,9 +214,9 @@ class StoreWriter:
         with (self._partial / CARD).open("wb") as file:
             file.write(json.dumps(card, indent=1, ensure_ascii=False).encode())
             _sync(file)
-        _sync_folder(self._partial)
+        sync_folder(self._partial)
         self._partial.rename(self._folder)
-        _sync_folder(self._folder.parent)
+        sync_folder(self._folder.parent)
 
     def _abandon(self) -> None:
         """Closes, removes what was not published and lets the next writer in."""
@@ -256,14 +257,3 @@ class _Tee:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable; not every system can open a folder."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

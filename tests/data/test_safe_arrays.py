@@ -1,0 +1,141 @@
+import io
+import os
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from vdsm_bench.data.safe_arrays import read_npz
+from vdsm_bench.errors import DataError
+
+
+def ragged():
+    clips = np.empty(3, dtype=object)
+    for index in range(3):
+        clips[index] = np.arange((index + 1) * 4, dtype=np.uint8).reshape(index + 1, 2, 2)
+    return clips
+
+
+def write_pickled(path, data, shape=(1,)):
+    """An npz whose only member claims to be an object array and holds this pickle."""
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        member, {"descr": "|O", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", member.getvalue() + data)
+
+
+def test_plain_arrays_are_read(tmp_path):
+    x = np.arange(6.0).reshape(2, 3)
+    np.savez(tmp_path / "x.npz", x, other=np.asfortranarray(x))
+    arrays = read_npz(tmp_path / "x.npz")
+    assert (arrays["arr_0"] == x).all()
+    assert (arrays["other"] == x).all()
+
+
+def test_ragged_arrays_are_read(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", ragged())
+    (read,) = read_npz(tmp_path / "x.npz").values()
+    assert all((a == b).all() for a, b in zip(read, ragged(), strict=True))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_pickle_protocol_is_read(tmp_path, protocol):
+    write_pickled(tmp_path / "x.npz", pickle.dumps(ragged(), protocol=protocol), (3,))
+    (read,) = read_npz(tmp_path / "x.npz").values()
+    assert all((a == b).all() for a, b in zip(read, ragged(), strict=True))
+
+
+def test_numpy_1_files_are_read(tmp_path):
+    data = pickle.dumps(ragged(), protocol=0).replace(b"numpy._core", b"numpy.core")
+    assert b"numpy.core.multiarray" in data
+    write_pickled(tmp_path / "x.npz", data, (3,))
+    assert len(read_npz(tmp_path / "x.npz")["arr_0"]) == 3
+
+
+def test_lists_of_numbers_and_scalars_are_read(tmp_path):
+    labels = np.array([[np.int64(3), 1], [2, np.uint8(4)]], dtype=object)
+    np.savez(tmp_path / "x.npz", labels)
+    assert read_npz(tmp_path / "x.npz")["arr_0"].tolist() == [[3, 1], [2, 4]]
+
+
+class Hostile:
+    """Unpickling this calls a function with an argument."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [(os.system, ("touch '{}'",)), (open, ("{}", "w")), (eval, ("open('{}', 'w')",)),
+     (np.memmap, ("{}", "uint8", "w+", 0, (1,))), (np.load, ("{}",)), (getattr, ("a", "b"))],
+)  # fmt: skip
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_hostile_pickle_does_nothing(tmp_path, function, arguments, protocol):
+    target = tmp_path / "owned"
+    filled = [one.format(target) if isinstance(one, str) else one for one in arguments]
+    array = np.empty(1, dtype=object)
+    array[0] = Hostile(function, *filled)
+    write_pickled(tmp_path / "x.npz", pickle.dumps(array, protocol=protocol))
+    with pytest.raises(DataError, match="holds more than arrays: it names") as caught:
+        read_npz(tmp_path / "x.npz")
+    assert not target.exists()
+    assert "numpy.savez" in caught.value.hint
+
+
+def test_the_hostile_pickle_of_the_test_does_work_elsewhere(tmp_path):
+    """Guards the test above: the same bytes do create the file when really unpickled."""
+    target = tmp_path / "owned"
+    pickle.loads(pickle.dumps(Hostile(os.system, f"{sys.executable} -c \"open('{target}', 'w')\"")))
+    assert target.exists()
+
+
+def test_nested_names_and_other_codecs_are_refused(tmp_path):
+    write_pickled(tmp_path / "x.npz", b"\x80\x04\x8c\x05numpy\x8c\nmemmap.foo\x93.")
+    with pytest.raises(DataError, match="more than arrays"):
+        read_npz(tmp_path / "x.npz")
+    write_pickled(tmp_path / "x.npz", b"c_codecs\nencode\n(Vx\nVidna\ntR.")
+    with pytest.raises(DataError, match="encodes with 'idna'"):
+        read_npz(tmp_path / "x.npz")
+    write_pickled(tmp_path / "x.npz", b"Pelsewhere\n.")
+    with pytest.raises(DataError, match="outside of the file"):
+        read_npz(tmp_path / "x.npz")
+
+
+def damaged_files():
+    np.savez(buffer := io.BytesIO(), np.arange(1000))
+    good = buffer.getvalue()
+    yield "empty", b""
+    yield "text", b"hello"
+    yield "cut", good[: len(good) // 2]
+    yield "flipped", good[:300] + bytes([good[300] ^ 255]) + good[301:]
+
+
+@pytest.mark.parametrize(("name", "content"), damaged_files())
+def test_damaged_files_are_named(tmp_path, name, content):
+    path = tmp_path / f"{name}.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}.npz does not read"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04", b"N.", b"(lp0\n.", b"garbage",
+                                  pickle.dumps(np.zeros(2))])  # fmt: skip
+def test_damaged_pickles_are_refused(tmp_path, data):
+    write_pickled(tmp_path / "x.npz", data)
+    with pytest.raises(DataError):
+        read_npz(tmp_path / "x.npz")
+
+
+def test_members_that_are_no_arrays_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("run.py", "print()")
+    with pytest.raises(DataError, match="'run.py' inside is no array"):
+        read_npz(tmp_path / "x.npz")
