@@ -155,7 +155,7 @@ LIGHT = [
         "vdsm_bench.runs.cell",
         "vdsm_bench.runs.folder",
         "vdsm_bench.runs.pick",
-        "vdsm_bench.runs.places",
+        "vdsm_bench.data.locate",
         "vdsm_bench.runs.plan",
         "vdsm_bench.runs.reporting",
     }

@@ -287,6 +287,13 @@ class VideoModel(nn.Module, ABC):
         who, what = self.encode(identity_of), self.encode(motion_of)
         return self.generate(Codes(who.identity, what.motion), motion_of.shape[1])
 
+    def mixing_weights(self, identity: Tensor) -> Tensor | None:
+        """Returns how identity codes mix the model's experts, distributions ``[B, K]``, if it has any.
+
+        Weights that are the same for every clip are a collapsed identity code; runs that end so say it.
+        """
+        return None
+
     def diagnose(self, clip: Tensor) -> dict[str, float]:
         """Returns label-free health figures of the codes for the training log (may be empty)."""
         return {}

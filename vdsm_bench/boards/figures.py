@@ -23,9 +23,9 @@ _PAPER, _INK = (255, 255, 255), (20, 20, 20)
 
 def to_bytes(clips: npt.ArrayLike) -> Frames:
     """Turns clips ``[..., C, H, W]`` in [0, 1] into uint8 RGB frames ``[..., H, W, 3]``."""
-    array = np.asarray(clips, dtype=np.float64)
-    array = np.moveaxis(np.rint(array.clip(0, 1) * 255).astype(np.uint8), -3, -1)
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+    scaled = np.rint(np.asarray(clips, dtype=np.float64).clip(0, 1) * 255)
+    frames: Frames = np.moveaxis(scaled.astype(np.uint8), -3, -1)
+    return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
 
 
 def write_transfer(

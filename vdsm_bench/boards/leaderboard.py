@@ -154,6 +154,8 @@ def _unfinished_row(record: CellRecord) -> Row:
 def _control_rows(runs_dir: Path) -> list[Row]:
     rows: list[Row] = []
     for path in sorted((runs_dir / "judges").glob("*/*/controls-*.json")):
+        if path.parent.name.startswith("."):
+            continue  # moved aside by --fresh
         try:
             rows += _controls_of(read_json(path))
         except (DataError, KeyError, TypeError, AttributeError) as error:

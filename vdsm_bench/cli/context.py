@@ -33,7 +33,9 @@ def session_options(command: F) -> F:
 
     def store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         source = context.get_parameter_source(str(parameter.name))
-        if source is not None and source.name != "DEFAULT":
+        # the environment counts once, at the group: it must not beat an option given there
+        used = ("COMMANDLINE",) if context.parent is not None else ("COMMANDLINE", "ENVIRONMENT")
+        if source is not None and source.name in used:
             setattr(context.ensure_object(Session), str(parameter.name), value)
 
     folder = click.Path(file_okay=False, path_type=Path)

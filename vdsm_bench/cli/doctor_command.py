@@ -19,9 +19,9 @@ _PACKAGES = ("vdsm-bench", "torch", "numpy", "pyro-ppl", "timm", "lightning-fabr
 @pass_session
 def command(session: Session, as_json: bool) -> int:
     """Check versions, device, disk and data; exit code 4 if a dependency does not work."""
-    from vdsm_bench.runs.places import data_root
+    from vdsm_bench.data.locate import data_root
 
-    root = data_root(session.data_dir)
+    root = data_root(session.data_dir).path
     found: dict[str, str] = {"python": platform.python_version()}
     found.update({name: _version(name) for name in _PACKAGES})
     found["timm imports"] = _try_timm()

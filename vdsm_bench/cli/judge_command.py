@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from vdsm_bench.cli.context import (
@@ -23,7 +25,10 @@ def _protocol_options(function: F) -> F:
     for option in (
         click.argument("dataset", shell_complete=complete_names("datasets")),
         click.option("--preset", default="small", show_default=True, metavar="NAME",
-                     shell_complete=complete_names("presets"), help="Whose clips it judges."),
+                     shell_complete=complete_names("presets"), help="Size and length of clips."),
+        click.option("--model", default="vdsm", show_default=True, metavar="NAME",
+                     shell_complete=complete_names("models"),
+                     help="Model whose preset counts, where presets differ by model."),
         click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
                      help="One setting, for example data.frames=10 or judge.epochs=20."),
     ):  # fmt: skip
@@ -41,6 +46,7 @@ def train(
     session: Session,
     dataset: str,
     preset: str,
+    model: str,
     assignments: tuple[str, ...],
     device: str,
     fresh: bool,
@@ -48,21 +54,28 @@ def train(
 ) -> None:
     """Train the judge of DATASET for a preset's clips, or reuse it."""
     from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.config import parse_assignments, resolve
     from vdsm_bench.registry import registry
-    from vdsm_bench.runs.judging import protocol_settings, train_judge_for
+    from vdsm_bench.runs.judging import judge_of
 
-    settings = protocol_settings(registry(), _used(dataset, session), preset, assignments)
+    config = resolve(
+        registry(),
+        model=model,
+        dataset=_used(dataset, session),
+        preset=preset,
+        layers=[parse_assignments(assignments)],
+    )
     with reporter() as listener:
-        folder, card = train_judge_for(
+        judge = judge_of(
             registry(),
-            settings,
+            config,
             runs_dir=session.runs_dir,
             data_dir=session.data_dir,
             device=device,
             fresh=fresh,
             reporter=listener,
         )
-    _answer({"folder": str(folder), **card}, as_json)
+    _answer({"folder": str(judge.folder), **judge.summary()}, as_json)
 
 
 @command.command("show")
@@ -75,14 +88,15 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
     from vdsm_bench.files import read_json
 
     used = _used(dataset, session)
-    cards = sorted((session.runs_dir / "judges" / used).glob("*/card.json"))
+    cards = sorted((session.runs_dir / "judges" / used).glob("[!.]*/card.json"))
     if not cards:
         raise DataError(
             f"There is no judge of {used} under {session.runs_dir}.",
             hint=f"vdsm-bench judge train {dataset}",
         )
     for path in cards:
-        _answer({"folder": str(path.parent), **read_json(path)}, as_json)
+        card = read_json(path)
+        _answer({"folder": str(path.parent), **(card if as_json else _brief(card))}, as_json)
 
 
 def _used(dataset: str, session: Session) -> str:
@@ -91,11 +105,22 @@ def _used(dataset: str, session: Session) -> str:
     return stand_in(dataset, session)
 
 
-def _answer(card: dict[str, object], as_json: bool) -> None:
+def _brief(card: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out what is long: confusion matrices and the figures of every epoch."""
+    left_out = {"history", "examinations", "factors"}
+    brief = {key: value for key, value in card.items() if key not in left_out}
+    brief["factors"] = [factor.get("name") for factor in card.get("factors", [])]
+    brief["accuracy on real clips"] = {
+        name: {"clips": found.get("n"), **found.get("accuracy", {})}
+        for name, found in card.get("examinations", {}).items()
+    }
+    return brief
+
+
+def _answer(card: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(card)
         return
     import yaml
 
-    brief = {key: value for key, value in card.items() if key != "confusion"}
-    click.echo(yaml.safe_dump(brief, sort_keys=False, width=100).rstrip())
+    click.echo(yaml.safe_dump(card, sort_keys=False, width=100).rstrip())

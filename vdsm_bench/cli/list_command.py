@@ -30,7 +30,7 @@ def command(session: Session, kind: str | None, as_json: bool) -> None:
     kinds = [kind] if kind else list(KINDS)
     entries = {each: {name: table.peek(each, name) for name in table.names(each)} for each in kinds}
     if as_json:
-        print_json({each: {n: _plain(e) for n, e in found.items()} for each, found in entries.items()})
+        print_json({k: {n: _plain(e) for n, e in found.items()} for k, found in entries.items()})
         return
     for each, found in entries.items():
         click.echo(f"{each}:" if found else f"{each}: none")

@@ -45,6 +45,7 @@ class BarReporter:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
         from rich.progress import TimeRemainingColumn as Remaining
+        from rich.table import Column
 
         self.console = Console(stderr=True)
         self.bars = Progress(
@@ -52,7 +53,11 @@ class BarReporter:
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             Remaining(),
-            TextColumn("{task.fields[rate]} {task.fields[detail]}", style="dim"),
+            TextColumn(
+                "{task.fields[rate]} {task.fields[detail]}",
+                style="dim",
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
             console=self.console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -68,8 +73,7 @@ class BarReporter:
         number = self._tasks[task]
         speed = next(each for each in self.bars.tasks if each.id == number).speed
         rate = f"{speed:.1f}/s" if speed else ""
-        fields = {"detail": detail} if detail else {}
-        self.bars.update(number, completed=done, total=total, rate=rate, **fields)
+        self.bars.update(number, completed=done, total=total, rate=rate, detail=detail)
 
 
 @contextlib.contextmanager

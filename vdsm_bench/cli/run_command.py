@@ -95,10 +95,10 @@ def command(
 
 def stand_in(name: str, session: Session) -> str:
     """Returns the dataset to use for a name; says so where it is a stand-in (DESIGN §6)."""
+    from vdsm_bench.data.locate import data_root, dataset_to_use
     from vdsm_bench.registry import registry
-    from vdsm_bench.runs.places import dataset_to_use
 
-    used = dataset_to_use(registry(), name, session.data_dir)
+    used = dataset_to_use(registry(), name, data_root(session.data_dir))
     if used != name:
         note(
             f"{name}: nothing is configured for it, so this runs on its stand-in {used}; rows say "

@@ -16,7 +16,7 @@ def describe_environment(device: str) -> dict[str, Any]:
 
     from vdsm_bench import __version__
 
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = version(name)

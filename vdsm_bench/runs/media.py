@@ -43,7 +43,7 @@ def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -
         "transfer",
         identities=to_bytes(who),
         motions=to_bytes(what),
-        swaps=to_bytes(swaps.unflatten(0, count)),
+        swaps=to_bytes(swaps.reshape(*count, *swaps.shape[1:])),
     )
     strips = folder / "reconstructions.png"
     write_strips(strips, real=to_bytes(what[:4]), regenerated=to_bytes(regenerated[:4]))
@@ -65,4 +65,5 @@ def _spread(values: Integers, rows: Integers) -> Integers:
     """Takes at most five rows, evenly over the classes."""
     ordered = rows[np.argsort(values[rows])]
     count = min(_SIDE, len(ordered))
-    return ordered[np.linspace(0, len(ordered) - 1, count).round().astype(np.int64)]
+    chosen: Integers = ordered[np.linspace(0, len(ordered) - 1, count).round().astype(np.int64)]
+    return chosen

@@ -40,7 +40,7 @@ def pick_cell(
         return done[0]
     if done:
         labels = "\n  ".join(record.label for record in done)
-        raise UsageError(f"Several finished cells fit:\n  {labels}", hint="say which: --cell FOLDER")
+        raise UsageError(f"Several finished cells fit:\n  {labels}", hint="--cell FOLDER")
     if fitting:
         record = fitting[0]
         reason = f" ({record.problem})" if record.problem else ""

@@ -1,0 +1,195 @@
+"""Exit codes, quick answers, and refusals that name the next command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+
+from vdsm_bench import errors
+from vdsm_bench.cli import main as entrance
+from vdsm_bench.cli.main import COMMANDS, run_cli
+
+NO_TORCH = (
+    "import sys; from vdsm_bench.cli.main import run_cli; code = run_cli(sys.argv[1:]);"
+    "loaded = sorted({'torch', 'numpy', 'pyro', 'PIL'} & set(sys.modules));"
+    "print('loaded', loaded, file=sys.stderr); sys.exit(99 if loaded else code)"
+)
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path, monkeypatch):
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("VDSM_BENCH_DATA", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["list"],
+        ["list", "encoders", "--json"],
+        ["show", "presets/small"],
+        ["status"],
+        ["leaderboard"],
+        ["leaderboard", "--csv"],
+        ["completion", "zsh"],
+        ["run", "--model", "vdsm", "--dataset", "mug", "--dry-run"],
+        ["run", "--model", "vdsm", "--dataset", "mug", "--dry-run", "--json"],
+    ],
+)
+def test_quick_answers_import_nothing_heavy(run_python, arguments):
+    assert run_python(NO_TORCH, *arguments).returncode == 0
+
+
+def test_python_m_is_the_same_program(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "vdsm_bench", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert "vdsm-bench" in process.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    assert run_cli([name, "--help"]) == 0
+    assert "Usage: vdsm-bench" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.CellError("x"), 1),
+        (errors.DivergedError("x"), 1),
+        (errors.UsageError("x"), 2),
+        (errors.DataError("x"), 3),
+        (errors.MissingDependencyError("x"), 4),
+        (errors.ContractError("x"), 5),
+        (errors.ProtocolError("x"), 6),
+        (ValueError("x"), 70),
+        (KeyboardInterrupt(), 130),
+        (entrance.Terminated(), 143),
+    ],
+)
+def test_the_error_tree_decides_the_exit_code(monkeypatch, capsys, error, code):
+    def fail(self, context):
+        raise error
+
+    monkeypatch.setattr(click.Group, "invoke", fail)
+    assert run_cli(["status"]) == code
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert answer.err.strip()
+    assert "Traceback" not in answer.err
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    def fail(self, context):
+        context.obj.debug = True
+        raise ValueError("x")
+
+    monkeypatch.setattr(click.Group, "invoke", fail)
+    assert run_cli(["status"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["rnu"], 2, "did you mean 'run'"),
+        (["run", "--model", "vsdm", "--dataset", "mug"], 2, "did you mean 'vdsm'"),
+        (["run", "--model", "vdsm", "--dataset", "mgu"], 2, "did you mean 'mug'"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--preset", "smal"], 2, "'small'"),
+        (["run", "--model", "vdsm"], 2, "--dataset"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--seeds", "a"], 2, "0,1,2"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--seeds", "-1"], 2, "0,1,2"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--set", "data.frmes=3"], 2, "'frames'"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--set", "x"], 2, "KEY=VALUE"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--config", "no.yaml"], 2, "no.yaml"),
+        (["run", "--model", "vdsm[pose_dmi=3]", "--dataset", "mug"], 2, "'pose_dim'"),
+        (["list", "modles"], 2, "did you mean 'models'"),
+        (["show", "vdsm"], 2, "vdsm-bench list"),
+        (["show", "models/vsdm"], 2, "did you mean 'vdsm'"),
+        (["judge", "show", "sprites"], 3, "vdsm-bench judge train sprites"),
+        (["transfer"], 2, "vdsm-bench status"),
+        (["transfer", "--cell", "nowhere"], 2, "vdsm-bench status"),
+        (["completion", "tcsh"], 2, "bash"),
+        (["data", "prepare", "nothing"], 2, "vdsm-bench list datasets"),
+    ],
+)
+def test_refusals_say_what_to_type(capsys, arguments, code, said):
+    assert run_cli(arguments) == code
+    answer = capsys.readouterr()
+    assert answer.out == ""
+    assert said in answer.err
+
+
+def test_global_options_stand_before_or_after_the_command(tmp_path, capsys):
+    for arguments in (
+        ["--runs-dir", str(tmp_path / "here"), "status"],
+        ["status", "--runs-dir", str(tmp_path / "here")],
+    ):
+        assert run_cli(arguments) == 0
+        assert str(tmp_path / "here") in capsys.readouterr().err
+
+
+def plan(capsys, *arguments):
+    code = run_cli(["run", "--model", "vdsm", *arguments, "--dry-run", "--json"])
+    assert code == 0
+    answer = capsys.readouterr()
+    return json.loads(answer.out), answer.err
+
+
+def test_mug_without_data_stands_in_and_says_so(capsys):
+    cells, said = plan(capsys, "--dataset", "mug")
+    assert [cell["cell"] for cell in cells] == ["mug-synthetic/vdsm/small-seed0"]
+    assert "stand-in mug-synthetic" in said
+    assert "vdsm-bench data prepare mug --from" in said
+
+
+def test_a_named_data_folder_has_no_stand_in(capsys, tmp_path):
+    cells, said = plan(capsys, "--dataset", "mug", "--data-dir", str(tmp_path))
+    assert [cell["cell"] for cell in cells] == ["mug/vdsm/small-seed0"]
+    assert said == ""
+
+
+def test_the_plan_follows_file_set_and_seeds(capsys, tmp_path):
+    path = tmp_path / "cell.yaml"
+    path.write_text("data: {frames: 5, stride: 3}\n")
+    cells, _ = plan(
+        capsys, "--dataset", "sprites", "--seeds", "0, 2", "--config", str(path),
+        "--set", "data.frames=6",
+    )  # fmt: skip
+    assert [cell["cell"][-1] for cell in cells] == ["0", "2"]
+    assert {(cell["frames"], cell["stride"], cell["action"]) for cell in cells} == {(6, 3, "new")}
+
+
+def test_list_and_show_answer_on_stdout(capsys):
+    assert run_cli(["list", "--json"]) == 0
+    assert "vdsm" in json.loads(capsys.readouterr().out)["models"]
+    assert run_cli(["show", "models/vdsm", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["defaults"]["decoder"] == "mixture-of-experts"
+    assert content["source"].endswith("model.py")
+    assert "small" in content["presets"]
+
+
+def test_sigterm_is_143(tmp_path):
+    code = (
+        "import os, signal, sys; from vdsm_bench.cli import main;"
+        "import click; click.Group.invoke = lambda *a: os.kill(os.getpid(), signal.SIGTERM);"
+        "main.main(['status'])"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ}, check=False
+    )
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"continues where it stopped" in process.stderr

@@ -1,0 +1,302 @@
+"""From resolved configurations to rows: reuse, continue or train, then judge and score."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.config import DataSettings
+from vdsm_bench.contracts import VideoModel
+from vdsm_bench.devices import choose_device, prepare_process
+from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError
+from vdsm_bench.files import hold, move_aside, read_json, write_json
+from vdsm_bench.registry import Registry
+from vdsm_bench.runs.bench import Bench
+from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, comparable
+from vdsm_bench.runs.controls import obtain_controls
+from vdsm_bench.runs.datasets import open_store
+from vdsm_bench.runs.environment import describe_environment
+from vdsm_bench.runs.folder import CellFolder, check_metrics
+from vdsm_bench.runs.media import write_media
+from vdsm_bench.runs.models import build_model
+from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.runs.protocol import ScoringProtocol
+from vdsm_bench.runs.reporting import Reporter
+from vdsm_bench.training.trainer import Trainer, TrainingSummary
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all cells of one call share.
+
+    Attributes:
+        table: the catalogue.
+        runs_dir: where cells and judges live.
+        data_dir: where clip stores live; None if the user named no place.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        fresh: start over; old folders are moved aside.
+        wait: wait for another process that works on a cell, or refuse.
+        reporter: told what happens.
+    """
+
+    table: Registry
+    runs_dir: Path
+    data_dir: Path | None
+    device: str
+    fresh: bool
+    wait: bool
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one cell.
+
+    Attributes:
+        label: the cell, as in messages.
+        state: its final state.
+        folder: its folder, or None where it was refused before it had one.
+        metrics: the row of a finished cell.
+        reused: whether it had been finished before.
+        pictures: files under ``media``.
+        error: why there is no row.
+        exit_code: the error's, or 0.
+    """
+
+    label: str
+    state: str
+    folder: Path | None = None
+    metrics: dict[str, Any] | None = None
+    reused: bool = False
+    pictures: tuple[Path, ...] = ()
+    error: str | None = None
+    exit_code: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns everything, JSON-able."""
+        return {
+            "cell": self.label,
+            "state": self.state,
+            "reused": self.reused,
+            "folder": None if self.folder is None else str(self.folder),
+            "pictures": [str(path) for path in self.pictures],
+            "error": self.error,
+            "metrics": self.metrics,
+        }
+
+
+@dataclass
+class Desk:
+    """Benches that are open, so that the cells of one call share clips and judges."""
+
+    context: RunContext
+    device: str
+    _benches: dict[str, Bench] = field(default_factory=dict)
+
+    def bench(self, data: DataSettings) -> Bench:
+        """Opens and splits the clips that settings ask for."""
+        key = data.model_dump_json()
+        if key not in self._benches:
+            context = self.context
+            store = open_store(context.table, data.dataset, context.data_dir, context.reporter)
+            self._benches[key] = Bench.of(store, data)
+        return self._benches[key]
+
+
+def run_cells(cells: Sequence[Cell], context: RunContext) -> list[Outcome]:
+    """Runs cells one after the other; one that fails is recorded and does not stop the others.
+
+    Raises:
+        KeyboardInterrupt: the cell at work is left resumable, the rest untouched.
+    """
+    prepare_process()
+    desk = Desk(context, choose_device(context.device))
+    return [_run_guarded(cell, desk) for cell in cells]
+
+
+def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
+    folder: CellFolder | None = None
+    try:
+        bench = desk.bench(cell.config.data)
+        protocol = ScoringProtocol(desk.context.table, bench, cell.config, desk.device)
+        key = cell_key(desk.context.table, cell.config, data=bench.key, protocol=protocol.key)
+        place = CellFolder(cell_path(desk.context.runs_dir, cell, key.key))
+        context = desk.context
+        with hold(place.path, cell.label, wait=context.wait, say=context.reporter.say):
+            if context.fresh and place.path.exists():
+                aside = move_aside(place.path)
+                context.reporter.say(f"{cell.label}: the old folder is now {aside}")
+            reused = _finished(place)
+            if reused is not None:
+                return _done(cell, place, reused, reused_row=True)
+            folder = place
+            _open_folder(place, cell, key, desk.device)
+            metrics = _work(cell, key, place, bench, protocol, desk)
+            return _done(cell, place, metrics, reused_row=False)
+    except VdsmBenchError as error:
+        state = "diverged" if isinstance(error, DivergedError) else "failed"
+        return _failed(cell, folder, state, str(error), error.exit_code, error.message)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if folder is not None:
+            folder.log(traceback.format_exc())
+            text += f" (traceback in {folder.log_file})"
+        else:
+            traceback.print_exc()
+        return _failed(cell, folder, "failed", text, VdsmBenchError.exit_code, text)
+    except BaseException:  # Ctrl-C or SIGTERM: say so in the folder, then let it pass
+        if folder is not None:
+            _interrupt(folder)
+        raise
+
+
+def _finished(folder: CellFolder) -> dict[str, Any] | None:
+    """Returns the row of a finished cell; a damaged row is made again."""
+    try:
+        if folder.read_status().state != "done":
+            return None
+        metrics = read_json(folder.metrics_file)
+        check_metrics(metrics, folder.metrics_file)
+    except DataError:
+        return None
+    return metrics
+
+
+def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, device: str) -> None:
+    content = {
+        "key": key.key,
+        "group": key.group,
+        "instance": cell.instance,
+        "config": cell.config.model_dump(mode="json"),
+        "comparable": comparable(cell.config),
+        "inputs": dict(key.inputs),
+    }
+    write_json(folder.config_file, content)
+    write_json(folder.path / "env.json", describe_environment(device))
+    folder.write_status("planned")
+    folder.log(f"started on {device}")
+
+
+def _work(
+    cell: Cell,
+    key: CellKey,
+    folder: CellFolder,
+    bench: Bench,
+    protocol: ScoringProtocol,
+    desk: Desk,
+) -> dict[str, Any]:
+    context, config = desk.context, cell.config
+    context.reporter.say(f"{cell.label}: {folder.path}")
+    monitor = Monitor(bench, protocol, folder, desk.device)
+    model = build_model(context.table, bench, cell)
+    folder.write_status("training")
+    summary = Trainer(
+        model,
+        config.training,
+        bench.sampler(config.seed),
+        folder=folder.path,
+        seed=config.seed,
+        device=desk.device,
+        on_epoch=monitor.on_epoch,
+        progress=context.reporter.progress,
+    ).train()
+    model.eval()
+    health = monitor.look(model)
+    if health.warning is not None:
+        folder.log(f"warning: {health.warning}")
+        context.reporter.say(f"{cell.label}: warning: {health.warning}")
+    folder.write_status("judging", note=health.warning)
+    judge = protocol.obtain_judge(context.runs_dir, context.reporter)
+    obtain_controls(protocol, judge, context.reporter)
+    folder.write_status("scoring", note=health.warning)
+    started = time.monotonic()
+    findings = protocol.score(model, judge)
+    write_media(folder.media, model, bench, device=desk.device)
+    metrics = {
+        **_row(cell, key, bench, model, summary),
+        "collapsed": health.collapsed,
+        "note": health.warning,
+        "health": health.figures,
+        "judge": judge.summary(),
+        "protocol": protocol.key,
+        "scoring_seconds": round(time.monotonic() - started, 3),
+        **findings,
+    }
+    write_json(folder.metrics_file, metrics)
+    folder.write_status("done", note=health.warning)
+    folder.log("done")
+    return metrics
+
+
+def _row(
+    cell: Cell, key: CellKey, bench: Bench, model: VideoModel, summary: TrainingSummary
+) -> dict[str, Any]:
+    config = cell.config
+    return {
+        "schema": SCHEMA,
+        "slot": "native",
+        "dataset": bench.store.name,
+        "model": cell.instance,
+        "preset": config.preset,
+        "seed": config.seed,
+        "split": bench.splits.rule,
+        "image_size": config.data.image_size,
+        "frames": config.data.frames,
+        "stride": config.data.stride,
+        "supervision": supervision_of(model, config.training),
+        "key": key.key,
+        "group": key.group,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_seconds": round(summary.seconds, 3),
+        "training_steps": dict(summary.steps),
+    }
+
+
+def supervision_of(model: VideoModel, training: Mapping[str, Any]) -> str:
+    """Returns what a model is told beside pixels: its own declaration and identity pairs."""
+    told = [] if model.supervision == "none" else [model.supervision]
+    if any(stage.pairs for stage in training.values()):
+        told.append("identity-pairs")
+    return "+".join(told) or "none"
+
+
+def _done(cell: Cell, folder: CellFolder, metrics: dict[str, Any], *, reused_row: bool) -> Outcome:
+    return Outcome(
+        label=cell.label,
+        state="done",
+        folder=folder.path,
+        metrics=metrics,
+        reused=reused_row,
+        pictures=tuple(sorted(folder.media.glob("*.[pg][ni][gf]"))),
+    )
+
+
+def _failed(
+    cell: Cell, folder: CellFolder | None, state: Any, text: str, code: int, reason: str
+) -> Outcome:
+    if folder is not None:
+        folder.log(f"{state}: {text}")
+        folder.write_status(state, note=reason)
+    return Outcome(
+        label=cell.label,
+        state=state,
+        folder=None if folder is None else folder.path,
+        error=text,
+        exit_code=code,
+    )
+
+
+def _interrupt(folder: CellFolder) -> None:
+    try:
+        last = folder.read_status()
+        stage, epoch, note = last.stage, last.epoch, last.note
+    except DataError:
+        stage = epoch = note = None
+    folder.write_status("interrupted", stage=stage, epoch=epoch, note=note)
+    folder.log("interrupted")
