@@ -118,7 +118,7 @@ def damaged_files():
     yield "flipped", good[:300] + bytes([good[300] ^ 255]) + good[301:]
 
 
-@pytest.mark.parametrize(("name", "content"), damaged_files())
+@pytest.mark.parametrize(("name", "content"), list(damaged_files()))
 def test_damaged_files_are_named(tmp_path, name, content):
     path = tmp_path / f"{name}.npz"
     path.write_bytes(content)

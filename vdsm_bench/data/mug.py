@@ -36,12 +36,13 @@ _CLUTTER = {"thumbs.db", "desktop.ini"}
 
 @dataclass(frozen=True)
 class _Source:
-    """What a layout offers: clips in order, their labels, and where each comes from."""
+    """What a layout offers: clips in order, their labels, and the place each comes from."""
 
     identities: tuple[str, ...]
     actions: tuple[str, ...]
     labels: IntArray
     lengths: list[int]
+    places: list[str]
     clip: Callable[[int], ByteArray]
 
 
@@ -91,9 +92,8 @@ class Mug(VideoDataset):
         for index, length in enumerate(lengths):
             if length < _SHORTEST:
                 raise DataError(
-                    f"{source}, clip {index} ({found.identities[found.labels[index, 0]]}, "
-                    f"{found.actions[found.labels[index, 1]]}) is too short: "
-                    f"{found.lengths[index]} frames."
+                    f"{found.places[index]} is too short: {found.lengths[index]} frames, "
+                    f"{length} with stride {self._stride}; {_SHORTEST} are needed."
                 )
         with StoreWriter(
             destination,
@@ -162,6 +162,7 @@ def _read_pair(source: Path, archives: Sequence[Path]) -> _Source:
         actions=tuple(f"code-{code}" for code in STORED_CODES),
         labels=chosen,
         lengths=[len(clips[index]) for index in kept],
+        places=[f"{clip_path}, clip {index}" for index in kept],
         clip=lambda index: _as_bytes(clip_path, int(kept[index]), clips[kept[index]]),
     )
 
@@ -224,10 +225,12 @@ def _as_bytes(path: Path, index: int, clip: AnyArray) -> ByteArray:
 def _scan_tree(source: Path) -> _Source:
     """Lists ``IDENTITY/ACTION/TAKE/*.jpg|png``; whatever does not fit in is refused by name."""
     takes: list[tuple[str, str, list[Path]]] = []
+    places: list[str] = []
     for identity in _folders(source):
         for action in _folders(identity):
             for take in _folders(action):
                 takes.append((identity.name, action.name, _images(take)))
+                places.append(str(take))
     identities = tuple(dict.fromkeys(who for who, _, _ in takes))
     actions = tuple(sorted({what for _, what, _ in takes}))
     for what, found in (("identities", identities), ("actions", actions)):
@@ -239,6 +242,7 @@ def _scan_tree(source: Path) -> _Source:
         actions=actions,
         labels=np.array(labels, dtype=np.int64),
         lengths=[len(images) for _, _, images in takes],
+        places=places,
         clip=lambda index: np.stack(list(_read_images(takes[index][2]))),
     )
 

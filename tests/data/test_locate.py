@@ -1,0 +1,197 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vdsm_bench.contracts import Factor, VideoDataset
+from vdsm_bench.data import locate
+from vdsm_bench.data.locate import (
+    DataRoot,
+    data_root,
+    dataset_to_use,
+    open_dataset,
+    prepare_dataset,
+)
+from vdsm_bench.data.store_writer import StoreWriter
+from vdsm_bench.errors import DataError, UsageError
+from vdsm_bench.registry import Entry, Registry
+
+from .conftest import card, write_toy
+
+
+class Dots(VideoDataset):
+    """One clip, drawn in no time."""
+
+    card = card("dots")
+    fail = False
+
+    def prepare(self, destination, *, source=None, progress=None):
+        with StoreWriter(
+            destination,
+            card=self.card,
+            factors=[Factor("who", "static", ("a",))],
+            image_shape=(8, 8, 3),
+            total_frames=2,
+        ) as writer:
+            if self.fail:
+                raise DataError("the pen broke")
+            writer.add(np.zeros((2, 8, 8, 3), np.uint8), {"who": 0})
+
+
+@pytest.fixture
+def table():
+    table = Registry()
+    table.register("datasets", "dots")(Dots)
+    for name, target, settings in (
+        ("mug", "vdsm_bench.data.mug:Mug", {"stand_in": "mug-synthetic"}),
+        ("mug-synthetic", "vdsm_bench.data.mug_synthetic:MugSynthetic", {}),
+        ("sprites", "vdsm_bench.data.sprites:Sprites", {}),
+    ):
+        defaults = {"sprites": {"variant": "vdsm-840"}, "mug-synthetic": {"takes": 1}}
+        table.add(
+            Entry("datasets", name, "", target, defaults=defaults.get(name, {}), settings=settings)
+        )
+    return table
+
+
+def test_the_option_wins_over_the_variable_over_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("VDSM_BENCH_DATA", raising=False)
+    own = data_root()
+    assert not own.named
+    assert own.path.name == "data"
+    assert "vdsm-bench" in str(own.path)
+    monkeypatch.setenv("VDSM_BENCH_DATA", str(tmp_path / "env"))
+    assert data_root() == DataRoot(tmp_path / "env", named=True)
+    assert data_root(tmp_path / "option") == DataRoot(tmp_path / "option", named=True)
+    monkeypatch.setenv("VDSM_BENCH_DATA", "")
+    assert not data_root().named
+
+
+def test_an_embedded_dataset_is_made_on_first_use_only(table, tmp_path):
+    said = []
+    root = DataRoot(tmp_path, named=True)
+    assert open_dataset(table, "dots", root, log=said.append).name == "dots"
+    assert open_dataset(table, "dots", root, log=said.append).name == "dots"
+    assert len(said) == 1
+    assert "Making dots" in said[0]
+
+
+def test_mug_has_a_stand_in_where_nothing_was_configured(table, tmp_path, faces_store):
+    root = DataRoot(faces_store.folder.parent, named=False)
+    said = []
+    store = open_dataset(table, "mug", root, log=said.append)
+    assert store.name == "mug-synthetic"
+    assert dataset_to_use(table, "mug", root) == "mug-synthetic"
+    assert "stand-in mug-synthetic; its rows say mug-synthetic" in said[0]
+    assert "vdsm-bench data prepare mug --from FOLDER" in said[0]
+
+
+def test_there_is_no_stand_in_where_the_user_named_a_folder(table, faces_store):
+    root = DataRoot(faces_store.folder.parent, named=True)
+    with pytest.raises(DataError, match="mug is not in") as caught:
+        open_dataset(table, "mug", root)
+    assert caught.value.exit_code == 3
+    assert caught.value.hint.startswith("vdsm-bench data prepare mug --from FOLDER")
+
+
+def test_there_is_no_stand_in_where_mug_is(table, tmp_path):
+    write_toy(tmp_path / "mug", name="mug")
+    store = open_dataset(table, "mug", DataRoot(tmp_path, named=False))
+    assert store.name == "mug"
+
+
+def test_damaged_mug_is_an_error_not_a_stand_in(table, tmp_path):
+    write_toy(tmp_path / "mug", name="mug")
+    (tmp_path / "mug" / "frames.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="damaged"):
+        open_dataset(table, "mug", DataRoot(tmp_path, named=False))
+
+
+def test_an_imported_dataset_names_the_command(table, tmp_path):
+    with pytest.raises(DataError) as caught:
+        open_dataset(table, "sprites", DataRoot(tmp_path, named=False))
+    assert "vdsm-bench data prepare sprites --from FOLDER" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_dataset_is_a_usage_error(table, tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'sprites'"):
+        open_dataset(table, "sprite", DataRoot(tmp_path, named=False))
+
+
+def test_a_source_that_is_no_folder_is_refused(table, tmp_path):
+    with pytest.raises(DataError, match="is no folder"):
+        prepare_dataset(table, "mug", DataRoot(tmp_path, True), source=tmp_path / "nowhere")
+
+
+def test_replacing_keeps_the_old_store_until_the_new_one_is_whole(table, tmp_path, monkeypatch):
+    root = DataRoot(tmp_path, named=True)
+    write_toy(tmp_path / "dots", name="old")
+    monkeypatch.setattr(Dots, "fail", True)
+    with pytest.raises(DataError, match="the pen broke"):
+        prepare_dataset(table, "dots", root, replace=True)
+    assert prepare_dataset(table, "dots", root).name == "old"
+    monkeypatch.setattr(Dots, "fail", False)
+    assert prepare_dataset(table, "dots", root, replace=True).name == "dots"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".dots.lock", "dots"]
+
+
+def test_a_replacement_that_was_killed_gives_the_old_store_back(table, tmp_path):
+    write_toy(tmp_path / "dots", name="old")
+    (tmp_path / "dots").rename(locate._aside(tmp_path / "dots"))
+    assert prepare_dataset(table, "dots", DataRoot(tmp_path, named=True)).name == "old"
+
+
+PREPARE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from vdsm_bench.contracts import DatasetCard, Factor, VideoDataset
+from vdsm_bench.data.locate import DataRoot, prepare_dataset
+from vdsm_bench.data.store_writer import StoreWriter
+from vdsm_bench.registry import Registry
+
+class Slow(VideoDataset):
+    "Slow to draw."
+    card = DatasetCard(name="slow", summary="", licence="", access="embedded", source="",
+                       split="clips")
+    def prepare(self, destination, *, source=None, progress=None):
+        with StoreWriter(destination, card=self.card, factors=[Factor("a", "static", ("x",))],
+                         image_shape=(8, 8, 3), total_frames=2) as writer:
+            print("drawing", flush=True)
+            time.sleep(1.5)
+            writer.add(np.zeros((2, 8, 8, 3), np.uint8), {"a": 0})
+
+table = Registry()
+table.register("datasets", "slow")(Slow)
+store = prepare_dataset(table, "slow", DataRoot(Path(sys.argv[1]), True),
+                        log=lambda line: print(line, flush=True))
+print("clips", len(store))
+"""
+
+
+def test_two_that_prepare_at_once_take_turns(tmp_path):
+    command = [sys.executable, "-c", PREPARE, str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert first.stdout.readline() == "drawing\n"
+    second = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
+    rest, _ = first.communicate(timeout=60)
+    assert rest == "clips 1\n"
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.splitlines()[-1] == "clips 1"
+    # drawn once: whoever came second found the store ready, waiting for it if it came in time
+    assert "drawing" not in second.stdout
+
+
+def test_finding_the_root_imports_no_torch():
+    code = (
+        "import sys; from vdsm_bench.data.locate import data_root; data_root(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path.cwd(), check=False).returncode == 0

@@ -1,0 +1,294 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdsm_bench.data.mug import STORED_CODES, Mug, crop_faces
+from vdsm_bench.data.splits import check_disjoint, make_splits
+from vdsm_bench.data.store import ClipStore
+from vdsm_bench.errors import DataError
+
+CODES = range(9)
+KEPT = [0, 1, 3, 4, 7, 8]
+
+
+def released(people=3, codes=CODES, frames=(4, 5, 6)):
+    """Clips and labels as the release stores them; a clip's pixels tell person, code and frame."""
+    labels = [(who, code) for who in range(people) for code in codes]
+    clips = np.empty(len(labels), dtype=object)
+    for index, (who, code) in enumerate(labels):
+        length = frames[index % len(frames)]
+        clip = np.empty((length, 112, 112, 3), np.uint8)
+        clip[...] = np.array([4 * who, 20 * code + 10, 0])
+        clip[..., 2] = 10 * np.arange(length)[:, None, None]
+        clips[index] = clip
+    return clips, np.array(labels)
+
+
+def save(folder, clips, labels, names=("clips", "labels")):
+    folder.mkdir(exist_ok=True)
+    np.savez_compressed(folder / f"{names[0]}.npz", clips)
+    np.savez_compressed(folder / f"{names[1]}.npz", labels)
+    return folder
+
+
+def imported(source, folder, **arguments):
+    Mug(**arguments).prepare(folder, source=source)
+    return ClipStore.open(folder)
+
+
+def test_the_releases_layout_with_52_people_and_9_codes(tmp_path):
+    source = save(tmp_path / "mug", *released(people=52, frames=(2,)))
+    store = imported(source, tmp_path / "data" / "mug", crop="clean")
+    assert len(store) == 52 * 6
+    assert store.name == "mug"
+    assert [len(factor.classes) for factor in store.factors] == [52, 6]
+    assert set(np.bincount(store.labels["identity"])) == {6}
+    assert set(np.bincount(store.labels["action"])) == {52}
+    clips, labels = released(people=52, frames=(2,))
+    with pytest.raises(DataError, match=r"row 81: action 9 .* \(columns: identity, action\)"):
+        Mug().prepare(tmp_path / "x", source=save(tmp_path / "swapped", clips, labels[:, ::-1]))
+
+
+@pytest.mark.parametrize("names", [("clips", "labels"), ("b", "a")])
+def test_codes_2_5_6_go_and_8_and_7_take_the_places_of_5_and_2(tmp_path, names):
+    clips, labels = released()
+    source = save(tmp_path / "mug", clips, labels, names)
+    store = imported(source, tmp_path / "data" / "mug", crop="clean")
+    kept = [(who, code) for who, code in labels.tolist() if code in KEPT]
+    renamed = {8: 5, 7: 2}
+    for index, (who, code) in enumerate(kept):
+        pixel = store.frames(index)[0, 32, 32]
+        assert pixel[:2].tolist() == [4 * who, 20 * code + 10]
+        assert store.labels["identity"][index] == who
+        assert store.labels["action"][index] == renamed.get(code, code)
+    assert store.factors[1].classes == tuple(f"code-{code}" for code in STORED_CODES)
+    assert STORED_CODES[5] == 8
+    assert STORED_CODES[2] == 7
+
+
+def test_importing_twice_gives_the_same(tmp_path):
+    """The release's loader renamed labels in place and lost two actions on the second visit."""
+    source = save(tmp_path / "mug", *released())
+    first = imported(source, tmp_path / "a" / "mug")
+    second = imported(source, tmp_path / "b" / "mug")
+    assert first.content_hash == second.content_hash
+
+
+def test_as_released_takes_every_second_frame_with_a_black_border(tmp_path):
+    source = save(tmp_path / "mug", *released())
+    store = imported(source, tmp_path / "data" / "mug")
+    frames = store.frames(1)  # code 1: five frames
+    assert frames[:, 32, 32, 2].tolist() == [0, 20, 40]
+    assert not frames[:, :9].any()
+    assert not frames[:, -9:].any()
+    assert not frames[:, :, :9].any()
+    face = (frames[0, :, 32, 1] > 15).sum()
+    assert face == 45 or face == 44  # 112 of 160 pixels of 64
+    clean = imported(source, tmp_path / "clean" / "mug", crop="clean")
+    assert clean.frames(1)[:, 32, 32, 2].tolist() == [0, 10, 20, 30, 40]
+    assert (clean.frames(1)[0, :, :, 1] == 30).all()
+
+
+def test_both_crops_resize_the_same_face():
+    face = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), dtype=np.uint8)
+    assert crop_faces(face, "clean").shape == (1, 64, 64, 3)
+    assert crop_faces(face, "as-released").shape == (1, 64, 64, 3)
+
+
+def test_equal_lengths_and_floats_are_read(tmp_path):
+    clips, labels = released(frames=(4,))
+    stacked = np.stack(list(clips))
+    whole = imported(save(tmp_path / "x", stacked, labels), tmp_path / "a" / "mug")
+    floats = imported(
+        save(tmp_path / "y", (stacked / 255).astype(np.float32), labels.astype(float)),
+        tmp_path / "b" / "mug",
+    )
+    listed = tmp_path / "z"
+    listed.mkdir()
+    np.savez(listed / "clips.npz", **{f"{i}": clip for i, clip in enumerate(clips)})
+    np.savez(listed / "labels.npz", labels)
+    named = imported(listed, tmp_path / "c" / "mug")
+    assert whole.content_hash == floats.content_hash == named.content_hash
+
+
+def with_clip(change):
+    def damage(clips, labels):
+        clips[4] = change(clips[4])
+        return clips, labels
+
+    return damage
+
+
+def with_label(row, column, value):
+    def damage(clips, labels):
+        labels = labels.astype(float)
+        labels[row, column] = value
+        return clips, labels
+
+    return damage
+
+
+def as_nan(clip):
+    clip = clip.astype(np.float32)
+    clip[0, 0, 0, 0] = np.nan
+    return clip
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (with_clip(lambda clip: clip[:, :100]), r"clips\.npz, clip 4 has shape \[5, 100, 112, 3\]"),
+        (with_clip(lambda clip: clip[0]), r"clip 4 has shape"),
+        (with_clip(lambda clip: clip[:0]), r"clip 4 has shape \[0"),
+        (
+            with_clip(lambda clip: clip[:2]),
+            r"clips\.npz, clip 4 is too short: 2 frames, 1 with stride 2",
+        ),
+        (with_clip(lambda clip: "face.png"), r"clip 4 is no array of pixels"),
+        (with_clip(as_nan), r"clip 4: pixels must lie in \[0, 255\]"),
+        (with_clip(lambda clip: clip.astype(int) - 300), r"clip 4: pixels"),
+        (with_label(7, 1, 9), r"labels\.npz, row 7: action 9"),
+        (with_label(7, 1, 1.5), r"row 7: action 1\.5"),
+        (with_label(7, 0, -1), r"row 7: identity -1"),
+        (with_label(7, 0, np.nan), r"row 7: identity nan"),
+        (lambda clips, labels: (clips, labels[:-1]), r"labels\.npz has 26 labels for 27 clips"),
+        (lambda clips, labels: (clips, np.array([["a", "b"]] * 27)), r"labels are no numbers"),
+        (lambda clips, labels: (labels, labels), r"exactly one of"),
+        (lambda clips, labels: (clips, labels[:, 0]), r"exactly one of"),
+        (lambda clips, labels: (clips[:9], labels[:9]), r"1 identities are left"),
+    ],
+)
+def test_wrong_files_are_named_and_nothing_is_imported(tmp_path, damage, says):
+    source = save(tmp_path / "mug", *damage(*released(people=3)))
+    with pytest.raises(DataError, match=says):
+        Mug().prepare(tmp_path / "data" / "mug", source=source)
+    assert not (tmp_path / "data" / "mug").exists()
+
+
+def test_one_or_three_archives_are_refused(tmp_path):
+    source = save(tmp_path / "mug", *released())
+    (source / "labels.npz").rename(source / "labels.txt")
+    with pytest.raises(DataError, match="1 npz files"):
+        Mug().prepare(tmp_path / "data" / "mug", source=source)
+
+
+def write_tree(root, people=("anna", "ben"), actions=("anger", "joy"), takes=2, frames=4):
+    for p, who in enumerate(people):
+        for a, what in enumerate(actions):
+            for take in range(takes):
+                folder = root / who / what / f"take{take}"
+                folder.mkdir(parents=True)
+                for frame in range(frames):
+                    image = Image.new("RGB", (128, 96), (60 * p + 50, 60 * a + 50, 10 * frame))
+                    image.save(folder / f"img_{frame + 8}.png")
+    return root
+
+
+def test_a_tree_is_read_in_natural_order(tmp_path):
+    source = write_tree(tmp_path / "tree")
+    (source / "anna" / ".DS_Store").write_text("")
+    (source / "ben" / "joy" / "take0" / "Thumbs.db").write_text("")
+    store = imported(source, tmp_path / "data" / "mug", crop="clean")
+    assert len(store) == 8
+    assert store.factors[0].classes == ("anna", "ben")
+    assert store.factors[1].classes == ("anger", "joy")
+    last = store.frames(7)
+    assert last[:, 30, 30].tolist() == [[110, 110, 10 * t] for t in range(4)]
+    assert store.labels["action"].tolist() == [0, 0, 1, 1] * 2
+
+
+def test_jpegs_are_read(tmp_path):
+    source = write_tree(tmp_path / "tree")
+    for path in source.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".JPG"), format="JPEG", quality=95)
+        path.unlink()
+    store = imported(source, tmp_path / "data" / "mug")
+    assert np.abs(store.frames(7)[1, 32, 32].astype(int) - [110, 110, 20]).max() < 6
+
+
+def odd_file(root):
+    (root / "anna" / "notes.txt").write_text("x")
+
+
+def odd_image(root):
+    (root / "anna" / "joy" / "take1" / "notes.txt").write_text("x")
+
+
+def empty_take(root):
+    (root / "anna" / "joy" / "take7").mkdir()
+
+
+def empty_action(root):
+    (root / "anna" / "sad").mkdir()
+
+
+def broken_image(root):
+    path = root / "ben" / "joy" / "take1" / "img_9.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def other_size(root):
+    Image.new("RGB", (100, 96)).save(root / "ben" / "joy" / "take1" / "img_9.png")
+
+
+def tiny(root):
+    for path in (root / "ben" / "joy" / "take1").iterdir():
+        Image.new("RGB", (32, 32)).save(path)
+
+
+def disguised(root):
+    path = root / "ben" / "joy" / "take1" / "img_9.png"
+    Image.new("RGB", (128, 96)).save(path, format="GIF")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (odd_file, r"notes\.txt does not belong there"),
+        (odd_image, r"notes\.txt is no jpg or png"),
+        (empty_take, "take7 is too short: 0 images"),
+        (empty_action, "sad is empty"),
+        (broken_image, r"img_9\.png does not read as an image"),
+        (other_size, r"img_9\.png is 100x96, the clip's first frame 128x96"),
+        (tiny, "is 32x32; at least 64x64"),
+        (disguised, r"img_9\.png does not read as an image"),
+    ],
+)
+def test_odd_trees_are_refused_by_name_and_nothing_is_imported(tmp_path, damage, says):
+    source = write_tree(tmp_path / "tree")
+    damage(source)
+    with pytest.raises(DataError, match=says):
+        Mug(crop="clean").prepare(tmp_path / "data" / "mug", source=source)
+    assert not (tmp_path / "data" / "mug").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"people": ("anna",)}, "1 identities"), ({"actions": ("joy",)}, "1 actions"),
+     ({"frames": 1}, "too short: 1 images")],
+)  # fmt: skip
+def test_too_little_is_refused(tmp_path, arguments, says):
+    source = write_tree(tmp_path / "tree", **arguments)
+    with pytest.raises(DataError, match=says):
+        Mug().prepare(tmp_path / "data" / "mug", source=source)
+
+
+def test_an_empty_folder_says_what_is_expected(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="is empty; expected two npz files or IDENTITY"):
+        Mug().prepare(tmp_path / "data" / "mug", source=tmp_path / "empty")
+
+
+def test_without_a_source_the_hint_is_the_command(tmp_path):
+    with pytest.raises(DataError) as caught:
+        Mug().prepare(tmp_path / "mug")
+    assert "vdsm-bench data prepare mug --from FOLDER" in caught.value.hint
+
+
+def test_splits_of_an_imported_set_are_disjoint(tmp_path):
+    clips, labels = released(people=8, codes=KEPT, frames=(4,))
+    for index in range(len(clips)):
+        clips[index] = np.random.default_rng(index).integers(0, 256, clips[index].shape, np.uint8)
+    store = imported(save(tmp_path / "mug", clips, labels), tmp_path / "data" / "mug")
+    for rule in ("clips", "identities", "cells"):
+        check_disjoint(store, make_splits(store, rule))
