@@ -75,13 +75,16 @@ def test_controls_stand_beside_the_cells_of_their_protocol(tmp_path):
         "judge": {"lowest_accuracy": 0.97},
         "protocol": {"judge": "feedbeef"},
         "key": "0",
+        "chance": {"identity_accuracy": {"majority": 0.25}},
         "rows": [row],
     }
     write_json(controls(tmp_path), content)
-    native, control = leaderboard(tmp_path)
+    native, control, chance = leaderboard(tmp_path)
     assert (native["slot"], control["slot"]) == ("native", "control")
     assert native["protocol"] == control["protocol"]
     assert control["identity_accuracy"] == 1.0
+    assert (chance["model"], chance["identity_accuracy"]) == ("chance-majority", 0.25)
+    assert chance["identity_accuracy_low"] is None
 
 
 def test_damaged_controls_do_not_hide_the_cells(tmp_path):

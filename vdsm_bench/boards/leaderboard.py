@@ -21,6 +21,10 @@ SCORES = (
     "transfer_accuracy",
     "action_leak",
     "identity_leak",
+    "identity_code_identity_probe",
+    "identity_code_action_probe",
+    "motion_code_identity_probe",
+    "motion_code_action_probe",
     "mse",
     "psnr",
     "ssim",
@@ -32,10 +36,18 @@ _LEADING = (
 _TRAILING = (
     "judge_accuracy", "collapsed", "training_minutes", "status", "protocol", "key", "note",
 )  # fmt: skip
+_SCORE_COLUMNS = tuple(
+    f"{score}{suffix}" for score in SCORES for suffix in ("", "_low", "_high", "_spread")
+)
+_CHANCE = {
+    "labels": "chance: answers drawn as the labels are distributed",
+    "majority": "chance: the most frequent answer, always",
+    "permutation": "chance: the judge's answers on real clips, shuffled",
+}
 #: the columns of the table, in order; a golden test holds them
 COLUMNS: tuple[str, ...] = (
     *_LEADING,
-    *(f"{score}{suffix}" for score in SCORES for suffix in ("", "_low", "_high", "_spread")),
+    *_SCORE_COLUMNS,
     *_TRAILING,
 )
 _SLOT_ORDER = {"native": 0, "external": 1, "control": 2, "reported": 3}
@@ -188,11 +200,19 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
         )
         row.update(_scores_over_seeds([control["scores"]]))
         rows.append(row)
+    levels = {kind for by_kind in content["chance"].values() for kind in by_kind}
+    for kind in sorted(levels):
+        row = {**rows[-1], **dict.fromkeys(_SCORE_COLUMNS)}
+        row.update(model=f"chance-{kind}", note=_CHANCE.get(kind, "what needs no model"))
+        row.update({name: v[kind] for name, v in content["chance"].items() if kind in v})
+        rows.append(row)
     return rows
 
 
 def _order(row: Row) -> tuple[Any, ...]:
     best = row["transfer_accuracy"] if row["transfer_accuracy"] is not None else -1.0
+    if row["slot"] == "control" and str(row["model"]).startswith("chance-"):
+        best = -2.0  # last
     return (
         str(row["dataset"]),
         str(row["protocol"] or "~"),

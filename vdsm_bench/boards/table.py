@@ -11,41 +11,65 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+#: columns where the output is no terminal
+WIDTH = 120
 _MAIN = {
-    "consistent_accuracy": "consist.",
+    "consistent_accuracy": "consist",
     "dynamic_accuracy": "dynamic",
-    "identity_accuracy": "identity",
+    "identity_accuracy": "ident.",
     "transfer_accuracy": "both",
-    "action_leak": "leak act.",
-    "identity_leak": "leak id.",
+    "action_leak": "leak.a",
+    "identity_leak": "leak.i",
 }
 _MORE = {"mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
+_FOOT = (
+    "consist: consistent accuracy · both: transfer accuracy · leak.a, leak.i: action of the identity"
+    " clip, identity of the motion clip · dim: controls, their answers are known"
+)
+Row = Mapping[str, Any]
 
 
-def render(rows: Sequence[Mapping[str, Any]], *, everything: bool = False) -> RenderableType:
-    """Returns the rows as tables, one per dataset and protocol, with notes beneath.
+def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
+    """Returns the rows as tables, one per dataset and protocol, with what is amiss beneath.
 
     Args:
         rows: rows of :func:`vdsm_bench.boards.leaderboard.leaderboard`, in its order.
-        everything: intervals, pixel scores, supervision and training time too (wide).
+        everything: intervals, pixel scores, supervision, training time and every chance level
+            too (wide).
     """
     blocks: list[RenderableType] = []
-    scored = [row for row in rows if row["status"] in ("done", "reported")]
-    for title, block in groupby(scored, key=_title):
+    done = [row for row in rows if row["status"] == "done" and (everything or not _minor(row))]
+    for title, block in groupby(done, key=_title):
         blocks.append(_table(title, list(block), everything))
-    failed = [row for row in rows if row["status"] not in ("done", "reported")]
-    if failed:
-        blocks.append(Text("not done:", style="bold"))
-        for row in failed:
-            name = "/".join(str(row[key] or "?") for key in ("dataset", "model", "preset"))
-            reason = f": {row['note']}" if row["note"] else ""
-            blocks.append(Text(f"  {row['status']}  {name} seed {row['seeds']}{reason}"))
+    if done:
+        blocks.append(Text(_FOOT, style="dim"))
+    blocks += _remarks("warnings:", [row for row in done if row["slot"] == "native"])
+    blocks += _remarks("not done:", [r for r in rows if r["status"] not in ("done", "reported")])
+    quoted = [row for row in rows if row["status"] == "reported"]
+    if quoted:
+        blocks.append(Text("\nas published, each under its own protocol (not comparable):"))
+    for row in quoted:
+        where = f"{row['model']} on {row['dataset']}" if row["dataset"] else str(row["model"])
+        blocks.append(Text(f"  {where}: {row['note']}; protocol: {row['protocol']}"))
     return Group(*blocks)
 
 
-def _title(row: Mapping[str, Any]) -> str:
-    if row["slot"] == "reported":
-        return f"{row['dataset']}: as published, each under its own protocol (not comparable)"
+def _minor(row: Row) -> bool:
+    return row["slot"] == "control" and row["model"] in ("chance-labels", "chance-permutation")
+
+
+def _remarks(title: str, rows: Sequence[Row]) -> list[RenderableType]:
+    told = [row for row in rows if row["note"] or row["status"] != "done"]
+    lines = [Text(f"\n{title}", style="bold")] if told else []
+    for row in told:
+        name = "/".join(str(row[key] or "?") for key in ("dataset", "model", "preset"))
+        state = "" if row["status"] == "done" else f"{row['status']}  "
+        reason = f": {row['note']}" if row["note"] else ""
+        lines.append(Text(f"  {state}{name} seed {row['seeds']}{reason}"))
+    return list(lines)
+
+
+def _title(row: Row) -> str:
     judge = row["judge_accuracy"]
     said = "" if judge is None else f" · judge ≥ {judge:.3f}"
     return (
@@ -54,27 +78,27 @@ def _title(row: Mapping[str, Any]) -> str:
     )
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> Table:
+def _table(title: str, rows: Sequence[Row], everything: bool) -> Table:
     table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
-        pad_edge=False,
         box=SIMPLE_HEAD,
+        pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     scores = {**_MAIN, **_MORE} if everything else _MAIN
-    leading = ["slot", "model", "preset", "seeds"]
-    for name in leading:
-        table.add_column(name, overflow="fold")
+    trailing = ["slot", "supervision", "training_minutes"] if everything else []
+    table.add_column("model", min_width=18, overflow="fold")
+    table.add_column("run", min_width=7, overflow="fold")
     for label in scores.values():
         table.add_column(label, justify="right", no_wrap=True)
-    trailing = ["supervision", "training_minutes"] if everything else []
     for name in trailing:
         table.add_column(name.replace("training_minutes", "minutes"), overflow="fold")
     table.add_column("", no_wrap=True)
     for row in rows:
-        cells = [str(row[name]) if row[name] is not None else "" for name in leading]
+        run = f"{row['preset']} ×{row['n_seeds']}" if row["n_seeds"] else ""
+        cells = [str(row["model"]), run]
         cells += [_score(row, name, everything) for name in scores]
         cells += [str(row[name]) if row[name] is not None else "" for name in trailing]
         cells.append("collapsed" if row["collapsed"] else "")
@@ -82,16 +106,14 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], everything: bool) -> T
     return table
 
 
-def _score(row: Mapping[str, Any], name: str, interval: bool) -> str:
+def _score(row: Row, name: str, interval: bool) -> str:
     value = row[name]
     if value is None:
         return "–"
-    if not isinstance(value, (int, float)):
-        return str(value)
     text = f"{value:.2f}" if name == "psnr" else f"{value:.3f}"
     spread, low, high = (row[f"{name}{end}"] for end in ("_spread", "_low", "_high"))
     if spread is not None:
-        text += f" ±{spread:.3f}"
+        text += f"±{spread:.2f}"
     if interval and low is not None and high is not None:
         text += f" [{low:.3f}, {high:.3f}]"
     return text

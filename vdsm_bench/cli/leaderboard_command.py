@@ -22,8 +22,9 @@ def command(
     rows = leaderboard(session.runs_dir)
     if reported:
         from vdsm_bench.boards.reported import quoted_results
+        from vdsm_bench.registry import registry
 
-        rows += [reported_row(result) for result in quoted_results()]
+        rows += [reported_row(result) for result in quoted_results(registry())]
     if as_json:
         print_json(rows)
     elif as_csv:
@@ -34,8 +35,12 @@ def command(
             "  next: vdsm-bench run --model vdsm --dataset mug"
         )
     else:
+        import sys
+
         from rich.console import Console
 
-        from vdsm_bench.boards.table import render
+        from vdsm_bench.boards.table import WIDTH, render
 
-        Console().print(render(rows, everything=everything))
+        width = None if sys.stdout.isatty() else WIDTH
+        width = 2 * WIDTH if everything else width
+        Console(width=width).print(render(rows, everything=everything))
