@@ -120,8 +120,8 @@ class CellConfig(Settings):
     model: ModelSettings
     data: DataSettings
     training: dict[str, StageSettings]
-    judge: JudgeSettings = Field(default_factory=JudgeSettings)
-    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    judge: JudgeSettings = JudgeSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     preset: str = "small"
     seed: int = Field(0, ge=0)
 

@@ -23,8 +23,8 @@ _MAIN = {
 }
 _MORE = {"mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
 _FOOT = (
-    "consist: consistent accuracy · both: transfer accuracy · leak.a, leak.i: action of the identity"
-    " clip, identity of the motion clip · dim: controls, their answers are known"
+    "consist: consistent accuracy · both: transfer accuracy · leak.a: action of the identity clip"
+    " · leak.i: identity of the motion clip · dim: controls, their answers are known"
 )
 Row = Mapping[str, Any]
 

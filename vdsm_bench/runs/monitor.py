@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.contracts import Codes, Integers, VideoModel
+from vdsm_bench.contracts import Codes, Integers, LabelledClips, VideoModel
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 
-#: validation clips that are looked at, at most
+#: clips that are looked at: validation clips, and training clips where those are too few
 _CLIPS = 256
 #: standard errors by which a probe must beat chance
 _MARGIN = 2.0
@@ -29,7 +29,7 @@ class Health:
     """Whether a model's identity code says anything.
 
     Attributes:
-        figures: of the fixed validation clips, as in train.jsonl and on the progress line.
+        figures: of the fixed clips, as in train.jsonl and on the progress line.
         collapsed: whether the identity code tells clips apart by nothing that can be seen here;
             None where the model cannot encode.
         warning: said in the log, in the status and in the row, or None.
@@ -41,7 +41,7 @@ class Health:
 
 
 class Monitor:
-    """Looks at a model after every epoch, always on the same validation clips.
+    """Looks at a model after every epoch, always on the same clips: of validation first.
 
     Args:
         bench: whose clips are looked at.
@@ -57,14 +57,19 @@ class Monitor:
         self._device = device
 
     @cached_property
-    def _rows(self) -> Integers:
+    def _looked_at(self) -> LabelledClips:
         choose = tool(self._protocol.table, "choose_clips")
-        rows: Integers = choose(len(self._bench.splits.validation), _CLIPS)
-        return rows
+        splits = self._bench.splits
+        indices: Integers = splits.validation[choose(len(splits.validation), _CLIPS)]
+        missing = _CLIPS - len(indices)
+        if missing > 0:
+            more = splits.train[choose(len(splits.train), missing)]
+            indices = np.concatenate([indices, more])
+        return self._bench.clips(indices)
 
     @cached_property
     def _clips(self) -> Tensor:
-        return self._bench.validation.clips(self._rows)
+        return self._looked_at.clips(np.arange(len(self._looked_at)))
 
     def on_epoch(self, stage: str, epoch: int, model: VideoModel) -> dict[str, Any]:
         """Returns the figures of one epoch; the model is in evaluation mode."""
@@ -79,7 +84,7 @@ class Monitor:
         code beside chance (``probes``), and their means over static and dynamic factors
         (``action_from_identity`` and ``identity_from_motion`` are the leaks).
         """
-        if "encode" not in model.capabilities or len(self._rows) < 3:
+        if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
         clips = self._clips.to(self._device)
         figures: dict[str, Any] = dict(model.diagnose(clips))
@@ -93,9 +98,8 @@ class Monitor:
 
     def _probes(self, codes: Codes) -> Probes:
         table = self._protocol.table
-        labels = {name: v[self._rows] for name, v in self._bench.validation.labels.items()}
         probes: Probes = tool(table, "quick_leaks")(
-            tool(table, "code_views")(codes), labels, self._bench.store.factors
+            tool(table, "code_views")(codes), self._looked_at.labels, self._bench.store.factors
         )
         return probes
 
@@ -129,7 +133,7 @@ class Monitor:
         return None
 
     def _beats_chance(self, row: dict[str, float]) -> bool:
-        held_back = max(1, len(self._rows) // 3)
+        held_back = max(1, len(self._looked_at) // 3)
         error = math.sqrt(row["chance"] * (1 - row["chance"]) / held_back)
         return row["identity"] > row["chance"] + _MARGIN * error
 

@@ -1,0 +1,54 @@
+"""A model, an encoder, a dataset and a score of another package, through entry points."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from tests.plugin.install import install
+
+CALL = "import sys; from vdsm_bench.cli.main import main; main(sys.argv[1:])"
+
+
+@pytest.fixture
+def bench(run_python, tmp_path):
+    packages = install(tmp_path / "packages")
+
+    def call(*arguments, expect=0):
+        return run_python(
+            CALL,
+            *arguments,
+            expect=expect,
+            PYTHONPATH=str(packages),
+            VDSM_BENCH_RUNS=str(tmp_path / "runs"),
+            VDSM_BENCH_DATA=str(tmp_path / "data"),
+        )
+
+    return call
+
+
+def test_what_another_package_declares_trains_and_gets_a_row(bench):
+    assert "toy-squares" in bench("list", "datasets").stdout
+    shown = json.loads(bench("show", "models/toy", "--json").stdout)
+    assert shown["declared in"].startswith("toy-zoo")
+    assert shown["defaults"] == {"encoder": "toy-linear", "code": 6}
+
+    run = ("run", "--model", "toy", "--dataset", "toy-squares", "--preset", "smoke", "--json")
+    (first,) = json.loads(bench(*run).stdout)
+    assert (first["state"], first["reused"]) == ("done", False)
+    metrics = first["metrics"]
+    assert metrics["training_steps"] == {"fit": 4}
+    assert metrics["split"] == "clips"
+    assert 0 < metrics["scores"]["toy_brightness"]["value"] < 1
+    assert metrics["scores"]["dynamic_accuracy"]["n"] == 24
+    assert metrics["protocol"]["metrics"]["toy_brightness"] == 1
+
+    (row, *controls) = csv.DictReader(io.StringIO(bench("leaderboard", "--csv").stdout))
+    assert (row["slot"], row["dataset"], row["model"]) == ("native", "toy-squares", "toy")
+    assert {"real-data", "copy-identity-clip"} <= {control["model"] for control in controls}
+
+
+def test_a_wrong_argument_of_it_is_refused_with_a_suggestion(bench):
+    answer = bench("run", "--model", "toy[cod=3]", "--dataset", "toy-squares", expect=2)
+    assert "did you mean 'code'" in answer.stderr

@@ -1,0 +1,1 @@
+"""A package that vdsm-bench knows nothing of; it takes part through entry points."""

@@ -1,0 +1,239 @@
+"""One cell from configuration to row, and everything that can get in its way."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from vdsm_bench.boards.leaderboard import leaderboard
+from vdsm_bench.errors import DataError
+from vdsm_bench.files import hold, read_json
+from vdsm_bench.runs import execute
+from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
+from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.runs.pick import pick_cell
+from vdsm_bench.runs.restore import render_media, restore_cell
+
+EPOCHS = {"training": {"fit": {"epochs": 3}}}
+
+
+def state_of(outcome):
+    return CellFolder(outcome.folder).read_status()
+
+
+def weights_of(outcome):
+    return load_file(CellFolder(outcome.folder).weights_file)
+
+
+def numbers(metrics):
+    timed = {"training_seconds", "scoring_seconds"}
+    return {key: value for key, value in metrics.items() if key not in timed}
+
+
+def forbid(monkeypatch, *names):
+    for name in names:
+
+        def refuse(*arguments, **settings):
+            raise AssertionError("this must not run again")
+
+        monkeypatch.setattr(execute, name, refuse)
+
+
+def test_a_cell_leaves_its_whole_folder(bench):
+    (outcome,), listener = bench()
+    names = {path.name for path in outcome.folder.iterdir()}
+    assert names == {
+        "config.json", "env.json", "status.json", "train.jsonl", "checkpoints", "metrics.json",
+        "media", "log.txt",
+    }  # fmt: skip
+    assert {path.name for path in outcome.pictures} == {
+        "transfer.png", "transfer.gif", "reconstructions.png",
+    }  # fmt: skip
+    assert outcome.metrics == read_json(outcome.folder / "metrics.json")
+    assert outcome.metrics["supervision"] == "none"
+    assert (outcome.metrics["image_size"], outcome.metrics["frames"]) == (32, 4)
+    assert read_cell(outcome.folder).problem is None
+    assert read_json(outcome.folder / "env.json")["device"] == "cpu"
+
+
+def test_leaks_stand_in_the_log_and_on_the_progress_line_from_the_first_epoch(bench):
+    (outcome,), listener = bench(seeds=(7,))
+    text = (outcome.folder / "train.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    figures = [line["epoch_figures"] for line in lines if "epoch_figures" in line]
+    assert len(figures) == 2
+    for key in ("action_from_identity", "identity_from_motion", "identity_chance"):
+        assert 0 <= figures[0][key] <= 1
+        assert any(key in detail for _, _, _, detail in listener.tasks)
+    assert set(figures[0]["probes"]) == {"colour", "size", "action"}
+    assert set(figures[0]["probes"]["colour"]) == {"chance", "identity", "motion"}
+
+
+def test_a_finished_cell_is_reused(bench, monkeypatch):
+    (first,), _ = bench()
+    forbid(monkeypatch, "Trainer", "build_model", "write_media")
+    (second,), _ = bench()
+    assert (second.reused, second.metrics) == (True, first.metrics)
+    assert second.pictures == first.pictures
+
+
+def test_same_seed_same_numbers_wherever_it_runs(bench, tmp_path):
+    (here,), _ = bench()
+    (there,), _ = bench(runs_dir=tmp_path)
+    assert numbers(here.metrics) == numbers(there.metrics)
+    assert here.folder.name == there.folder.name
+    (other,), _ = bench(seeds=(1,))
+    assert other.metrics["group"] == here.metrics["group"]
+    assert other.metrics["scores"] != here.metrics["scores"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_cell_says_so_and_ends_the_same(bench, monkeypatch, error, tmp_path):
+    look = Monitor.on_epoch
+
+    def stop(self, stage, epoch, model):
+        figures = look(self, stage, epoch, model)
+        if epoch == 1:
+            raise error
+        return figures
+
+    monkeypatch.setattr(Monitor, "on_epoch", stop)
+    with pytest.raises(error):
+        bench(layer=EPOCHS, runs_dir=tmp_path)
+    monkeypatch.undo()
+    (record,) = scan_cells(tmp_path)
+    assert record.state == "interrupted"
+    assert (record.status.stage, record.status.epoch) == ("fit", 2)
+    (resumed,), _ = bench(layer=EPOCHS, runs_dir=tmp_path)
+    (straight,), _ = bench(layer=EPOCHS)
+    assert numbers(resumed.metrics) == numbers(straight.metrics)
+    for key, value in weights_of(straight).items():
+        assert value.equal(weights_of(resumed)[key])
+
+
+def test_one_cell_that_fails_does_not_stop_the_others(bench, tmp_path):
+    outcomes, _ = bench("diverging", "broken", "toy", runs_dir=tmp_path)
+    assert [outcome.state for outcome in outcomes] == ["diverged", "failed", "done"]
+    assert [outcome.exit_code for outcome in outcomes] == [1, 70, 0]
+    diverged, broken, _ = outcomes
+    assert (diverged.folder / "diverged-batch.safetensors").exists()
+    assert state_of(diverged).state == "diverged"
+    assert "ZeroDivisionError" in state_of(broken).note
+    assert "Traceback" in (broken.folder / "log.txt").read_text()
+    rows = {row["model"]: row for row in leaderboard(tmp_path) if row["slot"] == "native"}
+    assert rows["toy"]["status"] == "done"
+    assert rows["broken"]["note"] == state_of(broken).note
+
+
+def test_a_judge_below_its_floor_scores_nothing(bench):
+    layer = {"judge": {"floor": 1.0, "epochs": 1}}
+    (outcome,), _ = bench(layer=layer)
+    assert (outcome.state, outcome.exit_code) == ("failed", 6)
+    assert "failed the test gate" in outcome.error
+    assert not (outcome.folder / "metrics.json").exists()
+    assert CellFolder(outcome.folder).weights_file.exists()
+
+
+def test_a_damaged_row_is_scored_again_without_training(bench, monkeypatch):
+    (first,), _ = bench(seeds=(2,))
+    before = weights_of(first)
+    (first.folder / "metrics.json").write_text('{"scores": ')
+    assert read_cell(first.folder).state == "damaged"
+    (again,), listener = bench(seeds=(2,))
+    assert not again.reused
+    assert numbers(again.metrics) == numbers(first.metrics)
+    assert not [task for task in listener.tasks if task[0].startswith("train")]
+    assert all(value.equal(weights_of(again)[key]) for key, value in before.items())
+
+
+def test_a_damaged_checkpoint_is_refused_and_fresh_starts_over(bench):
+    (first,), _ = bench(seeds=(3,))
+    (first.folder / "metrics.json").unlink()
+    (first.folder / "checkpoints" / "last.safetensors").write_bytes(b"\x00" * 40)
+    (refused,), _ = bench(seeds=(3,))
+    assert (refused.state, refused.exit_code) == ("failed", 3)
+    assert "--fresh" in refused.error
+    (fresh,), listener = bench(seeds=(3,), fresh=True)
+    assert numbers(fresh.metrics) == numbers(first.metrics)
+    aside = fresh.folder.with_name(f".{fresh.folder.name}.old-1")
+    assert (aside / "checkpoints" / "last.safetensors").read_bytes() == b"\x00" * 40
+    assert any(str(aside) in line for line in listener.lines)
+
+
+def test_a_cell_that_another_process_holds(bench):
+    (first,), _ = bench()
+    with hold(first.folder, "the cell"):
+        (refused,), _ = bench(wait=False)
+    assert (refused.exit_code, refused.folder) == (1, None)
+    assert "is being worked on by process" in refused.error
+
+
+def test_what_a_model_cannot_do_is_empty_with_the_reason(bench):
+    (outcome,), _ = bench("encode-only")
+    score = outcome.metrics["scores"]["dynamic_accuracy"]
+    assert "value" not in score
+    assert "cannot generate" in score["reason"]
+    assert outcome.metrics["scores"]["identity_code_identity_probe"]["value"] > 0
+    assert outcome.pictures == ()
+
+
+def test_a_collapsed_identity_code_is_said_everywhere(bench, tmp_path):
+    outcomes, listener = bench("collapsed", "toy")
+    collapsed, sound = outcomes
+    assert (collapsed.metrics["collapsed"], sound.metrics["collapsed"]) == (True, False)
+    for said in (
+        collapsed.metrics["note"],
+        state_of(collapsed).note,
+        (collapsed.folder / "log.txt").read_text(),
+        "\n".join(listener.lines),
+    ):
+        assert "identity code has collapsed" in said
+    assert sound.metrics["note"] is None
+
+
+def test_supervision_is_declared(bench):
+    layer = {"training": {"fit": {"pairs": True}}}
+    told, pairs = bench("told", "toy", layer=layer)[0]
+    assert told.metrics["supervision"] == "action-labels+identity-pairs"
+    assert pairs.metrics["supervision"] == "identity-pairs"
+
+
+def test_controls_are_scored_once_and_made_again_when_damaged(bench, shared_runs):
+    bench()
+    (path,) = {
+        path
+        for path in shared_runs.glob("judges/*/*/controls-*.json")
+        if not path.parent.name.startswith(".")
+    } & {path for path in shared_runs.glob("judges/*/*/controls-*.json") if _is_smoke(path)}
+    rows = {row["name"]: row["scores"] for row in read_json(path)["rows"]}
+    assert list(rows)[0] == "real-data"
+    assert rows["copy-identity-clip"]["consistent_accuracy"]["value"] == 1.0
+    path.write_text("{")
+    bench(seeds=(11,))
+    assert {row["name"] for row in read_json(path)["rows"]} == set(rows)
+
+
+def _is_smoke(path):
+    return read_json(path.parent / "card.json")["settings"]["epochs"] == 1
+
+
+def test_a_finished_cell_comes_back_with_its_weights(bench, table, data_dir, shared_runs, tmp_path):
+    (outcome,), listener = bench()
+    record = pick_cell(shared_runs, cell=outcome.folder)
+    model, restored = restore_cell(table, record, data_dir=data_dir, reporter=listener)
+    assert not model.training
+    assert all(value.equal(model.state_dict()[key.removeprefix("model/")])
+               for key, value in weights_of(outcome).items())  # fmt: skip
+    paths = render_media(
+        table, record, data_dir=data_dir, device="cpu", out=tmp_path, reporter=listener
+    )
+    for path in paths:
+        assert path.read_bytes() == (outcome.folder / "media" / path.name).read_bytes()
+
+
+def test_clips_that_changed_since_are_refused(bench, table, data_dir, shared_runs):
+    (outcome,), listener = bench()
+    record = read_cell(outcome.folder)
+    record.config["inputs"]["data"]["content"] = "other"
+    with pytest.raises(DataError, match="other clips"):
+        restore_cell(table, record, data_dir=data_dir, reporter=listener)
