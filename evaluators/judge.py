@@ -1,8 +1,10 @@
-"""The judge: frame CNN, recurrent net, one head per factor (DESIGN §7; protocol notes 1.2.3).
+"""The judge: frame CNNs, a recurrent net, one head per factor (DESIGN §7; protocol notes 1.2.3).
 
-Deviation from the judges of the literature: static factors are read from the time mean of the
-frame features, which hold no motion, and dynamic ones from the recurrent net. The shorter way
-from identity to the action head is one more reason to mislabel a swap; the cells gate measures it.
+Deviation from the judges of the literature, which have one frame CNN for all heads: dynamic
+factors are read from frames minus the clip's mean frame, static ones from the frames themselves.
+A judge that sees the person while it judges the action learns persons' actions by heart: with one
+CNN, action accuracy on drawn faces was .72 on held-out clips and .13 on held-out identity x action
+cells (chance .17); with the mean frame taken away, 1.00 on both.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from vdsm_bench.errors import ContractError
 
 #: raised whenever the same settings and clips would give another judge
 JUDGE_VERSION = 1
+#: frames, evenly spaced, from which the static factors are read
+_STILL_FRAMES = 4
 
 
 class JudgeNetwork(nn.Module):
@@ -35,27 +39,9 @@ class JudgeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.factors = tuple(factors)
-        sizes = [base, base * 3 // 2, base * 2]
-        layers: list[nn.Module] = []
-        before, rows, columns = channels, height, width
-        # From 48 px on the first kernel strides by 4: the cost per frame stays that of 32 px.
-        strides = [4 if min(height, width) >= 48 else 2, 2, 2]
-        for size, stride in zip(sizes, strides, strict=True):
-            kernel = 2 * stride - 1
-            layers += [
-                nn.Conv2d(before, size, kernel, stride, kernel // 2, bias=False),
-                nn.BatchNorm2d(size),
-                nn.ReLU(),
-            ]
-            before, rows, columns = size, -(-rows // stride), -(-columns // stride)
         feature = base * 4
-        self.frames = nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Linear(before * rows * columns, feature, bias=False),
-            nn.BatchNorm1d(feature),
-            nn.ReLU(),
-        )
+        self.still = _frame_network(channels, height, width, base, feature)
+        self.moving = _frame_network(channels, height, width, base, feature)
         self.motion = nn.GRU(feature, feature // 2, batch_first=True, bidirectional=True)
         # A list, not a ModuleDict: a factor may be called "type" or "items".
         self.heads = nn.ModuleList(
@@ -65,17 +51,47 @@ class JudgeNetwork(nn.Module):
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         """Returns the logits per factor."""
-        batch, time = clip.shape[:2]
-        # Convolutions of this size run nearly twice as fast with channels last.
-        frames = (clip.flatten(0, 1) - 0.5).contiguous(memory_format=torch.channels_last)
-        features = self.frames(frames).reshape(batch, time, -1)
-        states, last = self.motion(features)
-        moving = torch.cat([states.mean(1), last.transpose(0, 1).flatten(1)], dim=1)
-        still = features.mean(1)
+        time = clip.shape[1]
+        chosen = torch.linspace(0, time - 1, min(time, _STILL_FRAMES)).round().long()
+        still = _features(self.still, clip[:, chosen.to(clip.device)] - 0.5).mean(1)
+        # Twice the difference: about the spread of the frames that the other net sees.
+        moving = _features(self.moving, 2 * (clip - clip.mean(1, keepdim=True)))
+        states, last = self.motion(moving)
+        moved = torch.cat([states.mean(1), last.transpose(0, 1).flatten(1)], dim=1)
         return {
-            factor.name: head(still if factor.kind == "static" else moving)
+            factor.name: head(still if factor.kind == "static" else moved)
             for factor, head in zip(self.factors, self.heads, strict=True)
         }
+
+
+def _frame_network(channels: int, height: int, width: int, base: int, feature: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    before, rows, columns = channels, height, width
+    # From 48 px on the first kernel strides by 4: the cost per frame stays that of 32 px.
+    strides = [4 if min(height, width) >= 48 else 2, 2, 2]
+    for size, stride in zip([base, base * 3 // 2, base * 2], strides, strict=True):
+        kernel = 2 * stride - 1
+        layers += [
+            nn.Conv2d(before, size, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(size),
+            nn.ReLU(),
+        ]
+        before, rows, columns = size, -(-rows // stride), -(-columns // stride)
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(before * rows * columns, feature, bias=False),
+        nn.BatchNorm1d(feature),
+        nn.ReLU(),
+    )
+
+
+def _features(network: nn.Module, clip: Tensor) -> Tensor:
+    """Returns features ``[B, T, feature]`` of every frame."""
+    # Convolutions of this size run nearly twice as fast with channels last.
+    frames = clip.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    found: Tensor = network(frames)
+    return found.reshape(*clip.shape[:2], -1)
 
 
 class NeuralJudge:
