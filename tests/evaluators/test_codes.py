@@ -1,0 +1,172 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tests.evaluators import toy
+from vdsm_bench.contracts import Codes
+from vdsm_bench.errors import ContractError, DataError
+from vdsm_bench.evaluators.codes import code_views, collapse_report, probe, quick_leaks
+
+
+def blobs(n, seed, spread=1.0, classes=4, size=6):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(classes, size))
+    labels = rng.integers(classes, size=n)
+    return 50 + 30 * (centres[labels] + spread * rng.normal(size=(n, size))), labels
+
+
+def test_probe_agrees_with_a_scikit_learn_pipeline():
+    train, test = blobs(300, 0), blobs(200, 1)
+    reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*train)
+    found = probe(*train, *test)
+    assert 0.6 < found.accuracy < 1.0
+    assert found.accuracy == pytest.approx(reference.score(*test), abs=0.011)
+    assert found.chance == np.bincount(test[1]).max() / 200
+
+
+def test_probe_of_codes_that_say_nothing_is_at_chance_and_of_the_label_is_one():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=600)
+    noise = rng.normal(size=(600, 5))
+    assert probe(noise[:300], labels[:300], noise[300:], labels[300:]).accuracy < 0.45
+    exact = np.eye(3)[labels]
+    assert probe(exact[:300], labels[:300], exact[300:], labels[300:]).accuracy == 1.0
+
+
+def test_probe_takes_constant_codes_and_a_single_class():
+    labels = np.array([0, 1, 1, 0, 1, 1])
+    found = probe(np.ones((6, 2)), labels, np.ones((6, 2)), labels)
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert (
+        probe(np.ones((3, 2)), np.zeros(3, int), np.ones((2, 2)), np.array([0, 1])).accuracy == 0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("codes", "labels"),
+    [
+        (np.full((3, 2), np.nan), np.zeros(3, int)),
+        (np.ones((3, 2)), np.zeros(4, int)),
+        (np.ones(3), np.zeros(3, int)),
+        (np.ones((0, 2)), np.zeros(0, int)),
+    ],
+)
+def test_probe_refuses_bad_codes(codes, labels):
+    good = np.ones((3, 2)), np.zeros(3, int)
+    with pytest.raises(DataError, match="training codes"):
+        probe(codes, labels, *good)
+    with pytest.raises(DataError, match="test codes"):
+        probe(*good, codes, labels)
+
+
+def leaks(views, labels, **more):
+    return quick_leaks(views, labels, [f for f in toy.FACTORS if f.name in labels], **more)
+
+
+def test_quick_leaks_tell_the_code_that_holds_the_factor():
+    labels = toy.labels(600, seed=0)
+    rng = np.random.default_rng(1)
+    views = {
+        "identity": np.eye(3)[labels["colour"]] + 0.1 * rng.normal(size=(600, 3)),
+        "motion": rng.normal(size=(600, 4)),
+    }
+    found = leaks(views, labels)
+    assert found["colour"]["identity"] >= 0.99
+    assert found["colour"]["motion"] < found["colour"]["chance"] + 0.1
+    assert found["action"]["identity"] < found["action"]["chance"] + 0.1
+    assert set(found["shape"]) == {"identity", "motion", "chance"}
+    assert found == leaks(views, labels)
+
+
+def test_quick_leaks_agree_with_scikit_learn_s_discriminant_analysis():
+    codes, labels = blobs(600, 3, spread=1.2)
+    found = quick_leaks({"x": codes}, {"colour": labels % 3}, toy.FACTORS[:1], seed=0)
+    from vdsm_bench.seeding import generator
+
+    order = generator(0, "leaks", 600).permutation(600)
+    test, train = order[:200], order[200:]
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+    scaler = StandardScaler().fit(codes[train])
+    reference.fit(scaler.transform(codes[train]), labels[train] % 3)
+    score = reference.score(scaler.transform(codes[test]), labels[test] % 3)
+    assert found["colour"]["x"] == pytest.approx(score, abs=0.026)
+
+
+def test_quick_leaks_take_constant_codes_and_many_classes():
+    labels = {"colour": np.arange(60) % 3}
+    found = leaks({"dead": np.zeros((60, 5)), "one": np.ones((60, 1))}, labels)
+    assert found["colour"]["dead"] <= 0.5
+    factor = [toy.Factor("who", "static", tuple(map(str, range(52))))]
+    who = np.arange(600) % 52
+    codes = np.random.default_rng(0).normal(size=(52, 50))[who]
+    assert quick_leaks({"x": codes}, {"who": who}, factor)["who"]["x"] == 1.0
+
+
+def test_quick_leaks_refuse_nan_and_too_few_clips():
+    with pytest.raises(DataError, match="identity code"):
+        leaks({"identity": np.full((9, 2), np.nan)}, {"colour": np.zeros(9, int)})
+    with pytest.raises(DataError, match="three"):
+        leaks({"identity": np.ones((2, 2))}, {"colour": np.zeros(2, int)})
+
+
+def test_code_views_flatten_the_pose():
+    pose = torch.arange(24.0).reshape(2, 4, 3)
+    views = code_views(Codes(torch.ones(2, 5), torch.zeros(2, 6, requires_grad=True), pose))
+    assert {name: view.shape for name, view in views.items()} == {
+        "identity": (2, 5), "motion": (2, 6), "pose": (2, 9)
+    }  # fmt: skip
+    assert views["pose"][0].tolist() == [4.5, 5.5, 6.5, 0, 1, 2, 9, 10, 11]
+    assert "pose" not in code_views(Codes(torch.ones(2, 5), torch.zeros(2, 6)))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [np.full((50, 8), 1 / 8), np.eye(8)[np.zeros(50, int)]],
+    ids=["uniform", "one expert"],
+)
+def test_weights_that_do_not_depend_on_the_clip_are_collapsed(weights):
+    report = collapse_report(weights)
+    assert report.collapsed
+    assert report.mutual_information == pytest.approx(0.0, abs=1e-12)
+
+
+def test_one_expert_per_clip_is_the_opposite():
+    report = collapse_report(np.eye(8)[np.arange(80) % 8])
+    assert not report.collapsed
+    assert report.mutual_information == pytest.approx(math.log(8))
+    assert report.entropy_of_mean == pytest.approx(math.log(8))
+    assert report.mean_entropy == 0.0
+    assert report.mean_largest_weight == 1.0
+    assert set(report.as_json()) == {
+        "mean_largest_weight", "entropy_of_mean", "mean_entropy", "mutual_information", "collapsed"
+    }  # fmt: skip
+
+
+def test_a_little_noise_is_still_collapsed_and_soft_weights_that_differ_are_not():
+    rng = np.random.default_rng(0)
+    noisy = rng.dirichlet(np.full(16, 300.0), size=200)
+    assert collapse_report(noisy).collapsed
+    soft = np.full((200, 16), 0.04)
+    soft[np.arange(200), rng.integers(16, size=200)] += 1 - 0.04 * 16
+    assert not collapse_report(soft).collapsed
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        np.ones((3, 4)),
+        np.array([[1.5, -0.5]]),
+        np.full((2, 2), np.nan),
+        np.ones(3),
+        np.ones((0, 3)),
+    ],
+)
+def test_what_is_no_distribution_is_refused(weights):
+    with pytest.raises(ContractError, match="Mixing weights"):
+        collapse_report(weights)
