@@ -126,7 +126,7 @@ class CellConfig(Settings):
     seed: int = Field(0, ge=0)
 
     def instance(self, table: Registry) -> str:
-        """Returns the canonical name ``name[key=value,...]``: departures from the preset, sorted."""
+        """Returns the canonical ``name[key=value,...]``: departures from the preset, sorted."""
         usual = preset_arguments(table, self.preset, self.model.name, self.data.dataset)
         changed = {
             key: value

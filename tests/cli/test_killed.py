@@ -1,0 +1,89 @@
+"""Ctrl-C, SIGTERM and kill -9: nothing is half there, and the same command goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.install import install
+from vdsm_bench.runs.folder import scan_cells
+
+CALL = "import sys; from vdsm_bench.cli.main import main; main(sys.argv[1:])"
+RUN = ("run", "--model", "toy", "--dataset", "toy-squares", "--preset", "smoke", "--json")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(install(folder / "packages")),
+        "VDSM_BENCH_DATA": str(folder / "data"),
+        "VDSM_BENCH_RUNS": str(folder / "runs"),
+    }
+
+
+def start(environment, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", CALL, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.02)
+
+
+def cells(environment, name):
+    """Returns what stands in one file of every cell."""
+    runs = Path(environment["VDSM_BENCH_RUNS"])
+    return [json.loads(path.read_text()) for path in runs.glob(f"cells/*/*/*/{name}")]
+
+
+def reached(environment, **wanted):
+    return any(wanted.items() <= status.items() for status in cells(environment, "status.json"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_cell_says_so(places, tmp_path, number, code):
+    environment = {**places, "VDSM_BENCH_RUNS": str(tmp_path)}
+    process = start(environment, *RUN, "--set", "training.fit.epochs=500")
+    wait_for(lambda: reached(environment, state="training", epoch=2), process)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code, error
+    assert "Traceback" not in error
+    assert "the same command continues" in error
+    (status,) = cells(environment, "status.json")
+    assert (status["state"], status["stage"]) == ("interrupted", "fit")
+
+
+def test_kill_9_in_training_and_in_the_judge_leaves_nothing_half(places, tmp_path):
+    environment = {**places, "VDSM_BENCH_RUNS": str(tmp_path)}
+    command = (*RUN, "--set", "training.fit.epochs=12", "--set", "judge.epochs=15")
+    for wanted in ({"state": "training", "epoch": 2}, {"state": "judging"}):
+        process = start(environment, *command)
+        wait_for(lambda wanted=wanted: reached(environment, **wanted), process)
+        process.kill()
+        process.communicate(timeout=60)
+        assert [record.state for record in scan_cells(tmp_path)] == ["killed"]
+        assert not list(tmp_path.glob("judges/*/[!.]*/card.json"))
+    process = start(environment, *command)
+    answer, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    (outcome,) = json.loads(answer)
+    assert (outcome["state"], outcome["metrics"]["training_steps"]) == ("done", {"fit": 24})
+    assert not list(tmp_path.glob("judges/*/.*-*/card.json"))
