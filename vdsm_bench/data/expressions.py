@@ -131,6 +131,6 @@ def draw_take(action: int, draw: np.random.Generator) -> Take:
         shift=(draw.uniform(-1.5, 1.5), draw.uniform(-1.2, 1.2)),
         scale=draw.uniform(0.96, 1.04),
         tilt=draw.uniform(-0.06, 0.06),
-        gain=draw.uniform(0.90, 1.06),
-        gradient=(draw.uniform(-0.10, 0.10), draw.uniform(-0.06, 0.06)),
+        gain=draw.uniform(0.94, 1.04),
+        gradient=(draw.uniform(-0.06, 0.06), draw.uniform(-0.04, 0.04)),
     )

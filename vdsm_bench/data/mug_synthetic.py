@@ -43,6 +43,8 @@ from vdsm_bench.seeding import generator
 
 _NAME = "mug-synthetic"
 _CANVAS = SIZE * OVER
+#: the face fills the frame, as in the aligned crops of MUG: an expression is worth its pixels
+_ZOOM = 1.4
 
 
 class MugSynthetic(VideoDataset):
@@ -156,11 +158,12 @@ def render(person: Person, take: Take, frames: npt.NDArray[np.int64] | None = No
     Returns:
         uint8 ``[T, 64, 64, 3]``.
     """
-    cosine, sine = np.cos(take.tilt) * take.scale, np.sin(take.tilt) * take.scale
+    scale = _ZOOM * take.scale
+    cosine, sine = np.cos(take.tilt) * scale, np.sin(take.tilt) * scale
     matrix = OVER * np.array([[cosine, sine], [-sine, cosine]])
     offset = OVER * (np.array(CENTRE) + take.shift)
     body = Image.new("RGB", (_CANVAS, _CANVAS), BACKGROUND)
-    draw_body(Pen(body, OVER * np.eye(2) * take.scale, offset), person)
+    draw_body(Pen(body, OVER * np.eye(2) * scale, offset), person)
     head, front = (
         _layer(functools.partial(draw, person=person), matrix, offset)
         for draw in (draw_head, draw_front)
@@ -169,7 +172,7 @@ def render(person: Person, take: Take, frames: npt.NDArray[np.int64] | None = No
     images = np.empty((len(which), SIZE, SIZE, 3), dtype=np.uint8)
     for place, frame in enumerate(which):
         state = take.expression(int(frame))
-        move = (round(state.head_x * OVER), round(state.head_y * OVER))
+        move = (round(state.head_x * scale * OVER), round(state.head_y * scale * OVER))
         canvas = body.copy()
         _paste(canvas, head, move)
         draw_moving_parts(Pen(canvas, matrix, offset + move), person, state)
