@@ -128,9 +128,9 @@ def test_the_batch_size_changes_no_number(batch_size, controls, judge, request_)
     other = dataclasses.replace(request_, batch_size=batch_size)
     for subject in (controls["frozen-frame"], Copier()):
         one = scores(subject, judge, request_)
-        assert set(one) == set(scores(subject, judge, other))
         for column, score in scores(subject, judge, other).items():
-            assert score == pytest.approx(one[column], rel=1e-5), column
+            same = one[column] if "reason" in score else pytest.approx(one[column], rel=1e-5)
+            assert score == same, column
 
 
 def test_the_result_is_json_and_every_declared_column_is_there(controls, judge, request_):
