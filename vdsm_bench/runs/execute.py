@@ -23,7 +23,7 @@ from vdsm_bench.runs.environment import describe_environment
 from vdsm_bench.runs.folder import CellFolder, check_metrics
 from vdsm_bench.runs.media import write_media
 from vdsm_bench.runs.models import build_model
-from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.runs.monitor import AT_THE_END, Monitor
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.training.trainer import Trainer, TrainingSummary
@@ -207,7 +207,7 @@ def _work(
         progress=context.reporter.progress,
     ).train()
     model.eval()
-    health = monitor.look(model)
+    health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).look(model)
     if health.warning is not None:
         folder.log(f"warning: {health.warning}")
         context.reporter.say(f"{cell.label}: warning: {health.warning}")

@@ -17,8 +17,9 @@ from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 
-#: clips that are looked at: validation clips, and training clips where those are too few
-_CLIPS = 256
+#: clips that are looked at after every epoch, and once at the end: validation clips, and training
+#: clips where those are too few; the first few of them are shown to the model's own diagnosis
+EVERY_EPOCH, AT_THE_END, _DIAGNOSED = 128, 512, 64
 #: standard errors by which a probe must beat chance
 _MARGIN = 2.0
 Probes = dict[str, dict[str, float]]
@@ -48,20 +49,26 @@ class Monitor:
         protocol: where the quick probes come from.
         folder: of the cell; its status is kept up to date.
         device: where the model is.
+        clips: how many clips are looked at.
     """
 
     def __init__(
-        self, bench: Bench, protocol: ScoringProtocol, folder: CellFolder, device: str
+        self,
+        bench: Bench,
+        protocol: ScoringProtocol,
+        folder: CellFolder,
+        device: str,
+        clips: int = EVERY_EPOCH,
     ) -> None:
         self._bench, self._protocol, self._folder = bench, protocol, folder
-        self._device = device
+        self._device, self._count = device, clips
 
     @cached_property
     def _looked_at(self) -> LabelledClips:
         choose = tool(self._protocol.table, "choose_clips")
         splits = self._bench.splits
-        indices: Integers = splits.validation[choose(len(splits.validation), _CLIPS)]
-        missing = _CLIPS - len(indices)
+        indices: Integers = splits.validation[choose(len(splits.validation), self._count)]
+        missing = self._count - len(indices)
         if missing > 0:
             more = splits.train[choose(len(splits.train), missing)]
             indices = np.concatenate([indices, more])
@@ -87,7 +94,7 @@ class Monitor:
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
         clips = self._clips.to(self._device)
-        figures: dict[str, Any] = dict(model.diagnose(clips))
+        figures: dict[str, Any] = dict(model.diagnose(clips[:_DIAGNOSED]))
         codes = model.encode(clips)
         probes = self._probes(codes)
         figures.update(self._means(probes))
