@@ -161,7 +161,7 @@ class FrameDecoder(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Codes:
-    """The codes of B clips: identity ``[B, K_s]``, motion ``[B, K_d]``, pose ``[B, T, K_z]`` or None."""
+    """The codes of B clips: identity ``[B, K_s]``, motion ``[B, K_d]``, pose ``[B, T, K_z]``."""
 
     identity: Tensor
     motion: Tensor
@@ -184,7 +184,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands inside one stage: ``epoch`` in [0, n_epochs), ``step`` in [0, n_steps)."""
+    """Where training stands in a stage: ``epoch`` in [0, n_epochs), ``step`` in [0, n_steps)."""
 
     epoch: int
     n_epochs: int
@@ -233,8 +233,9 @@ class Stage:
 class VideoModel(nn.Module, ABC):
     """A model that learns identity apart from motion.
 
-    Built as ``Model(clip=ClipShape, **arguments)``; arguments are keyword-only, typed and JSON-able,
-    except those its registry entry lists under ``parts``, which arrive as factories of components.
+    Built as ``Model(clip=ClipShape, **arguments)``; arguments are keyword-only, typed and
+    JSON-able, except those its registry entry lists under ``parts``, which arrive as factories
+    of components.
 
     Attributes:
         capabilities: what it can do; a score that needs more is left empty with the reason.
@@ -271,7 +272,7 @@ class VideoModel(nn.Module, ABC):
         identity: Tensor | None = None,
         motion: Tensor | None = None,
     ) -> Tensor:
-        """Returns n new clips ``[n, n_frames, C, H, W]``; codes that are not given come from the prior.
+        """Returns new clips ``[n, n_frames, C, H, W]``; codes not given come from the prior.
 
         Raises:
             ContractError: the model has no prior (``sample`` is not among its capabilities).
@@ -288,9 +289,10 @@ class VideoModel(nn.Module, ABC):
         return self.generate(Codes(who.identity, what.motion), motion_of.shape[1])
 
     def mixing_weights(self, identity: Tensor) -> Tensor | None:
-        """Returns how identity codes mix the model's experts, distributions ``[B, K]``, if it has any.
+        """Returns how identity codes mix the model's experts, ``[B, K]``, if it has any.
 
-        Weights that are the same for every clip are a collapsed identity code; runs that end so say it.
+        Weights that are the same for every clip are a collapsed identity code; runs that end
+        so say it.
         """
         return None
 

@@ -33,7 +33,11 @@ KINDS: dict[str, str | None] = {
     "presets": None,
 }
 #: constructor arguments that the frame supplies, never the user
-CONTEXT_ARGUMENTS = frozenset({"self", "clip", "pose_dim", "identity_dim"})
+CONTEXT_ARGUMENTS: dict[str, frozenset[str]] = {
+    "models": frozenset({"clip"}),
+    "encoders": frozenset({"clip"}),
+    "decoders": frozenset({"clip", "pose_dim", "identity_dim"}),
+}
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -143,7 +147,7 @@ class Registry:
         return sorted(name for known, name in self._entries if known == kind)
 
     def peek(self, kind: str, name: str) -> Entry:
-        """Returns a listed entry as declared, importing nothing (an entry point may lack defaults)."""
+        """Returns an entry as declared, importing nothing (an entry point may lack defaults)."""
         return self._entries[kind, name]
 
     def get(self, kind: str, name: str) -> Entry:
@@ -237,11 +241,11 @@ def check_types(target: Callable[..., Any], arguments: Mapping[str, Any], where:
             ) from error
 
 
-def _signature_defaults(target: Callable[..., Any]) -> dict[str, Any]:
+def _signature_defaults(kind: str, target: Callable[..., Any]) -> dict[str, Any]:
     return {
         key: None if parameter.default is inspect.Parameter.empty else parameter.default
         for key, parameter in inspect.signature(target).parameters.items()
-        if key not in CONTEXT_ARGUMENTS
+        if key not in CONTEXT_ARGUMENTS.get(kind, frozenset())
         and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
 
@@ -254,7 +258,7 @@ def _entry_from_class(kind: str, name: str, cls: type, origin: str) -> Entry:
         name=name,
         summary=summary,
         target=f"{cls.__module__}:{cls.__qualname__}",
-        defaults=_signature_defaults(cls),
+        defaults=_signature_defaults(kind, cls),
         parts=getattr(cls, "parts", {}),
         settings={"stages": stages} if stages else {},
         origin=origin,

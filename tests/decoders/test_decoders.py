@@ -21,9 +21,14 @@ def _plain(inputs, weights, biases):
     return x
 
 
-@pytest.mark.parametrize(("n", "t", "k", "size", "widths"), [
-    (3, 4, 5, 64, (6, 5, 4, 3)), (1, 1, 1, 32, (4, 3, 2)), (2, 3, 2, 8, (4,)),
-])
+@pytest.mark.parametrize(
+    ("n", "t", "k", "size", "widths"),
+    [
+        (3, 4, 5, 64, (6, 5, 4, 3)),
+        (1, 1, 1, 32, (4, 3, 2)),
+        (2, 3, 2, 8, (4,)),
+    ],
+)
 def test_blended_weights_equal_blending_by_hand(n, t, k, size, widths):
     torch.manual_seed(0)
     clip = ClipShape(t, 3, size, size)
@@ -67,7 +72,9 @@ def test_upconvolve_gradients_equal_those_of_conv_transpose():
     plain = sum(
         F.conv_transpose2d(
             x[b].permute(0, 3, 1, 2), weight[b].permute(0, 3, 1, 2), bias[b], stride=2, padding=1
-        ).square().sum()
+        )
+        .square()
+        .sum()
         for b in range(2)
     )
     for a, b in zip(ours, torch.autograd.grad(plain, (x, weight, bias)), strict=True):

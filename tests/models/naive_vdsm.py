@@ -25,7 +25,9 @@ class NaiveVDSM:
 
     def decode(self, z_t: Tensor, w: Tensor) -> Tensor:
         x = torch.cat([z_t, w])[None, :, None, None]
-        for layer, (bank, biases) in enumerate(zip(self.v.decoder.weights, self.v.decoder.biases)):
+        for layer, (bank, biases) in enumerate(
+            zip(self.v.decoder.weights, self.v.decoder.biases, strict=True)
+        ):
             weight = sum(w[k] * bank[k] for k in range(len(w))).permute(0, 3, 1, 2)
             bias = sum(w[k] * biases[k] for k in range(len(w)))
             if layer:

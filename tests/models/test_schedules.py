@@ -2,10 +2,9 @@ import math
 
 import pytest
 
+from tests.models.tiny import build
 from vdsm_bench.contracts import Progress
 from vdsm_bench.models.vdsm.schedules import cosine_ramp, quadratic_spline
-
-from tests.models.tiny import build
 
 
 def test_cosine_ramp_takes_the_formulas_values():
@@ -29,7 +28,9 @@ def test_spline_meets_its_knots(n_epochs):
     assert quadratic_spline(values, epoch=0, n_epochs=n_epochs) == pytest.approx(30.0)
     assert quadratic_spline(values, epoch=n_epochs - 1, n_epochs=n_epochs) == pytest.approx(1.0)
     if n_epochs >= 100:
-        assert quadratic_spline(values, epoch=n_epochs // 2, n_epochs=n_epochs) == pytest.approx(0.2)
+        assert quadratic_spline(values, epoch=n_epochs // 2, n_epochs=n_epochs) == pytest.approx(
+            0.2
+        )
 
 
 def test_spline_is_scipys_quadratic_between_the_knots_and_clipped():
@@ -47,8 +48,7 @@ def test_spline_is_scipys_quadratic_between_the_knots_and_clipped():
 @pytest.mark.parametrize("n_epochs", [1, 2, 3, 4, 5])
 def test_spline_works_for_very_short_stages(n_epochs):
     values = [
-        quadratic_spline((30.0, 0.2, 0.4, 1.0), epoch=e, n_epochs=n_epochs)
-        for e in range(n_epochs)
+        quadratic_spline((30.0, 0.2, 0.4, 1.0), epoch=e, n_epochs=n_epochs) for e in range(n_epochs)
     ]
     assert values[-1] == pytest.approx(1.0)
     if n_epochs > 1:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
-from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scale
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales
 from vdsm_bench.decoders.upconvolution import upconvolve
 
 
@@ -53,25 +53,22 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         )
         gain = math.sqrt(identity_dim) if keep_scale else 1.0
         self.weights = nn.ParameterList(
-            nn.Parameter(
-                torch.randn(identity_dim, inside, 4, 4, outside)
-                * (gain * start_scale(layer, inside))
-            )
-            for layer, (inside, outside) in enumerate(shapes)
+            nn.Parameter(torch.randn(identity_dim, inside, 4, 4, outside) * (gain * scale))
+            for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True)
         )
         self.biases = nn.ParameterList(
             nn.Parameter(torch.zeros(identity_dim, outside)) for _, outside in shapes
         )
 
     def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Blends every layer: mixing weights ``[B, K]`` to ``[B, C_in, 4, 4, C_out]``, ``[B, C_out]``."""
+        """Returns each layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]`` per clip."""
         return [
             ((weights @ bank.flatten(1)).view(-1, *bank.shape[1:]), weights @ bias)
             for bank, bias in zip(self.weights, self.biases, strict=True)
         ]
 
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
-        """Returns pixel logits ``[B, T, C, H, W]`` of pose ``[B, T, K_z]`` and weights ``[B, K_s]``."""
+        """Returns pixel logits ``[B, T, C, H, W]``."""
         b, t, _ = pose.shape
         (first, bias), *others = self.blend(weights)
         flat = first.flatten(2)  # [B, K_z + K_s, 16 C]

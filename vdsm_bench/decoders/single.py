@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
-from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scale
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales
 from vdsm_bench.decoders.upconvolution import upconvolve
 
 
@@ -36,13 +36,13 @@ class SingleDecoder(FrameDecoder):
             clip=clip, inputs=pose_dim + identity_dim, widths=widths, owner="decoders/single"
         )
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(inside, 4, 4, outside) * start_scale(layer, inside))
-            for layer, (inside, outside) in enumerate(shapes)
+            nn.Parameter(torch.randn(inside, 4, 4, outside) * scale)
+            for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(outside)) for _, outside in shapes)
 
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
-        """Returns pixel logits ``[B, T, C, H, W]`` of pose ``[B, T, K_z]`` and weights ``[B, K_s]``."""
+        """Returns pixel logits ``[B, T, C, H, W]``."""
         b, t, _ = pose.shape
         inputs = torch.cat([pose, weights.unsqueeze(1).expand(-1, t, -1)], dim=-1)
         picture = (inputs @ self.weights[0].flatten(1)).view(b, t, 4, 4, -1) + self.biases[0]

@@ -39,11 +39,17 @@ def layer_shapes(
     return list(zip(channels[:-1], channels[1:], strict=True))
 
 
-def start_scale(layer: int, inside: int) -> float:
-    """Returns the standard deviation that keeps the signal's scale through one layer.
+def start_scales(shapes: list[tuple[int, int]]) -> list[float]:
+    """Returns the standard deviation of each layer's starting weights.
 
-    Kaiming's rule with the fan-in of one expert: a pixel of the first layer sees ``inside``
-    inputs, a pixel of a stride-2 kernel-4 layer sees 2 x 2 taps of each channel.
+    Kaiming's rule with the fan-in of one expert: a pixel of the first layer sees its inputs,
+    a pixel of a stride-2 kernel-4 layer sees 2 x 2 taps of each channel. The last layer starts
+    ten times smaller: logits of unit variance are confident and wrong in every pixel, and
+    unlearning them costs a thousand steps before anything else is learnt.
     """
-    fan_in = inside if layer == 0 else 4 * inside
-    return math.sqrt(2 / (1 + SLOPE**2) / fan_in)
+    gain = math.sqrt(2 / (1 + SLOPE**2))
+    scales = [
+        gain / math.sqrt(inside if n == 0 else 4 * inside) for n, (inside, _) in enumerate(shapes)
+    ]
+    scales[-1] *= 0.1
+    return scales

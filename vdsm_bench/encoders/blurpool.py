@@ -25,7 +25,9 @@ class BlurPoolEncoder(FrameEncoder):
         channels: output channels of each convolution.
     """
 
-    def __init__(self, *, clip: ClipShape, channels: tuple[int, ...] = (32, 32, 32, 64, 64)) -> None:
+    def __init__(
+        self, *, clip: ClipShape, channels: tuple[int, ...] = (32, 32, 32, 64, 64)
+    ) -> None:
         super().__init__()
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
         layers: list[nn.Module] = []

@@ -31,7 +31,10 @@ class Position:
 
 
 def write_checkpoint(
-    path: Path, model: nn.Module, optimisers: Mapping[str, torch.optim.Optimizer], position: Position
+    path: Path,
+    model: nn.Module,
+    optimisers: Mapping[str, torch.optim.Optimizer],
+    position: Position,
 ) -> None:
     """Writes model, optimisers and position as one safetensors file."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}

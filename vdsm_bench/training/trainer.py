@@ -56,6 +56,13 @@ class TrainingSummary:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
+def learning_rate(settings: StageSettings, step: int) -> float:
+    """Returns the learning rate of a step: constant, then falling over the stage's cool-down."""
+    n_steps = settings.epochs * settings.batches_per_epoch
+    left = (n_steps - step) / (settings.cool_down * n_steps) if settings.cool_down else 1.0
+    return settings.learning_rate * min(1.0, max(left, 0.05))
+
+
 class PlayerLoss(nn.Module):
     """Gives Fabric one module whose forward is a player's loss, whatever the model calls it."""
 
@@ -204,6 +211,8 @@ class Trainer:
             if len(stage.players) > 1:
                 self._free_only(stage, player)
             optimiser = optimisers[player.name]
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(settings, step) * player.rate
             optimiser.zero_grad(set_to_none=True)
             loss, terms = self._loss(clip, settings.pairs, stage.name, player.name, place)
             prefix = "" if len(stage.players) == 1 else f"{player.name}/"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyro
@@ -33,7 +33,7 @@ from vdsm_bench.models.vdsm.parts import (
     PoseHead,
     RollOut,
 )
-from vdsm_bench.models.vdsm.schedules import cosine_ramp, quadratic_spline
+from vdsm_bench.models.vdsm.schedules import cosine_ramp, held, quadratic_spline
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
 Knots = tuple[float, float, float, float]
@@ -72,9 +72,20 @@ class VDSM(VideoModel):
         likelihood: of the pixels. ``bernoulli`` is the paper's, a continuous relaxation on
             grey values; ``continuous-bernoulli`` and ``gaussian`` (variance 0.1^2) are proper.
         temperature: start and end of the temperature in ``pretrain`` (half-cosine over half of it).
-        pose_kl: weight of the pose KL in ``pretrain`` at 0, 1/2, 4/5 and the end.
+        pose_kl: weight of the pose KL in ``pretrain`` at four times.
+        pose_kl_shape: ``spline``, the paper's quadratic through 0, 1/2, 4/5 and the end; or
+            ``held``, geometric between 0, 1/5, 7/10 and the end.
         identity_kl_start: weight of the identity KL when ``pretrain`` begins; ends at 1.
-        sequence_pose_kl: weight of the pose KL in ``sequence`` at 0, 1/2, 4/5 and the end.
+        identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
+            pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
+        sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
+
+    Deviation:
+        ``pose_kl_shape="held"`` keeps the pose code shut until s has been learnt: what the
+        pose can say more cheaply at that time, s never learns. ``identity_from="partner"``
+        infers s of each of two clips of one identity from the other one. It is the same
+        ELBO with another posterior, and s cannot carry the action of the frames it helps to
+        draw, because it has not seen them.
     """
 
     def __init__(
@@ -93,20 +104,27 @@ class VDSM(VideoModel):
         likelihood: Likelihood = "bernoulli",
         temperature: tuple[float, float] = (1.0, 10.0),
         pose_kl: Knots = (30.0, 0.2, 0.4, 1.0),
+        pose_kl_shape: Literal["spline", "held"] = "spline",
         identity_kl_start: float = 0.1,
+        identity_from: Literal["clip", "partner"] = "clip",
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
     ) -> None:
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
+        self.n_frames = clip.frames
         self.likelihood = likelihood
         self.temperature = temperature
         self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
+        self.pose_kl_shape = pose_kl_shape
         self.identity_kl_start = identity_kl_start
+        self.identity_from = identity_from
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim)
         self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim)
-        self.motion_encoder = MotionEncoder(pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout)
+        self.motion_encoder = MotionEncoder(
+            pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout
+        )
         self.roll_out = RollOut(motion_dim, rnn_width, rnn_layers, rnn_dropout)
         self.combiner = Combiner(pose_dim, motion_dim, rnn_width)
         self.transition = GatedTransition(pose_dim, motion_dim, transition_width)
@@ -133,7 +151,7 @@ class VDSM(VideoModel):
             return Annealing(
                 temperature=cosine_ramp(start, end, 2, epoch=epoch, n_epochs=n),
                 identity=cosine_ramp(self.identity_kl_start, 1.0, 3, epoch=epoch, n_epochs=n),
-                pose=quadratic_spline(self.pose_kl, epoch=epoch, n_epochs=n),
+                pose=self._pose_weight(epoch, n),
                 motion=0.0,
             )
         return Annealing(
@@ -143,7 +161,17 @@ class VDSM(VideoModel):
             motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n),
         )
 
+    def _pose_weight(self, epoch: int, n_epochs: int) -> float:
+        shape = quadratic_spline if self.pose_kl_shape == "spline" else held
+        return shape(self.pose_kl, epoch=epoch, n_epochs=n_epochs)
+
     def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
+        if batch.pairs and self.identity_from == "partner":
+            halves = Batch(torch.cat(batch.clip.chunk(2, dim=1)), pairs=True)
+            share = halves.clip.shape[1] / self.n_frames
+            return self._loss(
+                "pretrain", self.frame_model, self.partner_guide, halves, progress, share
+            )
         return self._loss("pretrain", self.frame_model, self.frame_guide, batch, progress)
 
     def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
@@ -156,8 +184,14 @@ class VDSM(VideoModel):
         guide: Callable[[Tensor, Annealing], None],
         batch: Batch,
         progress: Progress,
+        share: float = 1.0,
     ) -> Losses:
+        """The loss of a stage; ``share`` is that of a clip's frames which the batch shows.
+
+        KL(q(s) || p(s)) is paid once per clip, so a part of a clip pays a part of it.
+        """
         annealing = self.annealing(stage, progress)
+        annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
         scaled, plain = elbo_terms(model, guide, batch.clip, annealing)
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
@@ -176,7 +210,7 @@ class VDSM(VideoModel):
     # -- the two Pyro pairs ------------------------------------------------------------------
 
     def frame_model(self, clip: Tensor, annealing: Annealing) -> None:
-        """p of stage ``pretrain``: s, independent z_t ~ N(0, I), and the frames."""
+        """The model of ``pretrain``: s, independent z_t ~ N(0, I), and the frames."""
         b, t = clip.shape[:2]
         with pyro.plate("clips", b):
             s = self._sample_identity_prior(clip, annealing)
@@ -185,7 +219,7 @@ class VDSM(VideoModel):
             self._observe(clip, z, self.mixing_weights(s, annealing.temperature))
 
     def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
-        """q of stage ``pretrain``: s from all frames, z_t from its own frame."""
+        """The guide of ``pretrain``: s from all frames, z_t from its own frame."""
         features = self._features(clip)
         loc, scale = self.pose_head(features)
         with pyro.plate("clips", clip.shape[0]):
@@ -193,8 +227,17 @@ class VDSM(VideoModel):
             with poutine.scale(scale=annealing.pose):
                 pyro.sample("z", _normal(loc, scale, 2))
 
+    def partner_guide(self, clip: Tensor, annealing: Annealing) -> None:
+        """The guide of ``pretrain`` with s of a clip from its partner's frames alone."""
+        features = self._features(clip)
+        loc, scale = self.pose_head(features)
+        with pyro.plate("clips", clip.shape[0]):
+            self._sample_identity(features.roll(clip.shape[0] // 2, dims=0), annealing)
+            with poutine.scale(scale=annealing.pose):
+                pyro.sample("z", _normal(loc, scale, 2))
+
     def clip_model(self, clip: Tensor, annealing: Annealing) -> None:
-        """p of stage ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
+        """The model of ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
         b, t = clip.shape[:2]
         with pyro.plate("clips", b):
             s = self._sample_identity_prior(clip, annealing)
@@ -212,7 +255,7 @@ class VDSM(VideoModel):
             self._observe(clip, torch.stack(path, dim=1), weights)
 
     def clip_guide(self, clip: Tensor, annealing: Annealing) -> None:
-        """q of stage ``sequence``: d from the pose locs, then z_t given z_{t-1} and d."""
+        """The guide of ``sequence``: d from the pose locs, then z_t given z_{t-1} and d."""
         b, t = clip.shape[:2]
         with torch.no_grad():
             features = self._features(clip)
@@ -286,7 +329,7 @@ class VDSM(VideoModel):
         identity: Tensor | None = None,
         motion: Tensor | None = None,
     ) -> Tensor:
-        """Returns n clips of the generative model: s and d from their priors, z_t by the transition."""
+        """Returns clips of the generative model: s and d from the priors, z_t by the transition."""
         like = self.first_pose
         if identity is None:
             identity = torch.randn(n, self.identity_dim).to(like) / self.identity_dim

@@ -112,7 +112,7 @@ class Combiner(nn.Module):
         self.scale = nn.Linear(width, pose_dim)
 
     def messages(self, states: Tensor, motion: Tensor) -> Tensor:
-        """Returns m of all steps ``[B, T, width]``: none of it waits for z, so it is one product."""
+        """Returns m of all steps ``[B, T, width]``; none waits for z, so it is one product."""
         motion = motion.unsqueeze(1).expand(-1, states.shape[1], -1)
         return functional.leaky_relu(self.from_state(torch.cat([states, motion], dim=-1)))
 

@@ -10,12 +10,12 @@ from scipy.interpolate import interp1d
 
 #: where the four given values of the pose schedule stand, as shares of the epochs
 SPLINE_KNOTS = (0.0, 0.5, 0.8, 1.0)
+#: the same for the held schedule
+HELD_KNOTS = (0.0, 0.2, 0.7, 1.0)
 SPLINE_RANGE = (0.005, 80.0)
 
 
-def cosine_ramp(
-    start: float, end: float, fraction: float, *, epoch: int, n_epochs: int
-) -> float:
+def cosine_ramp(start: float, end: float, fraction: float, *, epoch: int, n_epochs: int) -> float:
     """Half-cosine ramp from ``start`` to ``end`` over the first ``1 / fraction`` of the epochs.
 
     With n = ceil(E / fraction), epoch e < n has the value
@@ -51,3 +51,15 @@ def quadratic_spline(values: Sequence[float], *, epoch: int, n_epochs: int) -> f
     if n_epochs < 6:
         knots = [share * last for share in SPLINE_KNOTS]
     return float(np.clip(interp1d(knots, values, kind="quadratic")(epoch), *SPLINE_RANGE))
+
+
+def held(values: Sequence[float], *, epoch: int, n_epochs: int) -> float:
+    """Geometric interpolation of four values at 0, 1/5, 7/10 and the last epoch.
+
+    Args:
+        values: the four values, positive.
+        epoch: e, from 0.
+        n_epochs: E.
+    """
+    share = epoch / max(n_epochs - 1, 1)
+    return float(np.exp(np.interp(share, HELD_KNOTS, np.log(values))))
