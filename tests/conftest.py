@@ -23,3 +23,19 @@ def run_python(tmp_path):
         return process
 
     return run
+
+
+@pytest.fixture(scope="session")
+def table():
+    from tests.toys import toy_table
+
+    return toy_table()
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    from tests.plugin.toy_zoo.squares import ToySquares
+
+    folder = tmp_path_factory.mktemp("data")
+    ToySquares().prepare(folder / "toy-squares")
+    return folder

@@ -38,7 +38,7 @@ def _protocol_options(function: F) -> F:
 
 @command.command("train")
 @_protocol_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--fresh", is_flag=True, help="Train it anew; the old one is moved aside.")
 @json_option
 @pass_session

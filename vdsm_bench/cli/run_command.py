@@ -34,7 +34,7 @@ if TYPE_CHECKING:
               help="YAML file with the sections of --set.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
               help="One setting, for example data.frames=10 or training.sequence.epochs=5.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")

@@ -41,11 +41,11 @@ class ToySquares(VideoDataset):
         )
         rng = np.random.default_rng(0)
         clips = [
-            (c, s, a)
+            (c, s, a, start)
             for c in range(len(COLOURS))
             for s in range(2)
             for a in range(len(MOVES))
-            for _ in range(self.takes)
+            for start in rng.choice(81, self.takes, replace=False)  # no clip twice
         ]
         with StoreWriter(
             destination,
@@ -54,8 +54,8 @@ class ToySquares(VideoDataset):
             image_shape=(SIZE, SIZE, 3),
             total_frames=len(clips) * FRAMES,
         ) as writer:
-            for colour, size, action in clips:
-                frames = self._draw(colour, size, action, rng.integers(0, 9, 2))
+            for colour, size, action, start in clips:
+                frames = self._draw(colour, size, action, np.array(divmod(start, 9)))
                 writer.add(frames, {"colour": colour, "size": size, "action": action})
 
     def _draw(self, colour: int, size: int, action: int, start: np.ndarray) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""What the commands print, and where: answers on stdout, progress on stderr."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from vdsm_bench.cli.main import run_cli
+from vdsm_bench.files import read_json
+
+RUN = ["run", "--dataset", "toy-squares", "--preset", "smoke", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli-runs")
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch, table, data_dir, runs_dir):
+    monkeypatch.setattr("vdsm_bench.registry.registry", lambda: table)
+    monkeypatch.setenv("VDSM_BENCH_DATA", str(data_dir))
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(runs_dir))
+
+
+def call(capsys, *arguments, expect=0):
+    code = run_cli(list(arguments))
+    answer = capsys.readouterr()
+    assert code == expect, answer.err
+    return answer
+
+
+def test_run_prints_the_row_and_the_pictures(capsys):
+    answer = call(capsys, *RUN, "--model", "toy")
+    for wanted in ("toy-squares/toy/smoke-seed0: done", "dynamic_accuracy", "32 px, 4 frames",
+                   "supervision: none", "transfer.gif", "folder: "):  # fmt: skip
+        assert wanted in answer.out
+    assert "train fit" in answer.err
+    assert "train fit" not in answer.out
+    again = call(capsys, *RUN, "--model", "toy")
+    assert "toy-squares/toy/smoke-seed0: reused" in again.out
+    assert "train fit" not in again.err
+
+
+def test_some_failed_is_1_and_one_alone_is_its_own_code(capsys):
+    answer = call(capsys, *RUN, "--model", "toy", "--model", "diverging", expect=1)
+    assert "toy-squares/toy/smoke-seed0: reused" in answer.out
+    assert "toy-squares/diverging/smoke-seed0: diverged" in answer.out
+    assert "learning_rate" in answer.err
+    call(capsys, *RUN, "--model", "broken", expect=70)
+    floor = ("--set", "judge.floor=1.0")
+    assert "gate" in call(capsys, *RUN, "--model", "toy", *floor, expect=6).err
+
+
+def test_several_seeds_become_one_row(capsys):
+    answer = call(capsys, *RUN, "--model", "toy", "--seeds", "0,1", "--json")
+    assert [cell["metrics"]["seed"] for cell in json.loads(answer.out)] == [0, 1]
+    rows = json.loads(call(capsys, "leaderboard", "--json").out)
+    (row,) = [row for row in rows if row["model"] == "toy" and row["status"] == "done"]
+    assert (row["seeds"], row["n_seeds"]) == ("0 1", 2)
+    assert row["mse_spread"] > 0
+    table = call(capsys, "leaderboard").out
+    for wanted in ("smoke ×2", "real-data", "copy-motion-clip", "chance-majority", "diverged"):
+        assert wanted in table
+    quoted = call(capsys, "leaderboard", "--reported").out
+    assert "not comparable" in quoted
+
+
+def test_the_dry_run_knows_what_is_there(capsys):
+    answer = call(capsys, *RUN, "--model", "toy", "--seeds", "0,5", "--dry-run", "--json")
+    assert [cell["action"] for cell in json.loads(answer.out)] == ["reuse", "new"]
+    answer = call(capsys, *RUN, "--model", "diverging", "--dry-run")
+    assert "toy-squares/diverging/smoke-seed0: continue" in answer.out
+
+
+def test_status_lists_every_cell_with_its_reason(capsys):
+    rows = {row["cell"].split("/")[1]: row for row in json.loads(call(
+        capsys, "status", "--json").out)}  # fmt: skip
+    assert rows["diverged" if "diverged" in rows else "diverging"]["state"] == "diverged"
+    assert "ZeroDivisionError" in rows["broken"]["note"]
+
+
+def test_transfer_writes_a_grid(capsys, tmp_path):
+    answer = call(
+        capsys, "transfer", "--model", "toy", "--dataset", "toy-squares", "--seed", "1",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    png, gif, _ = answer.out.split()
+    with Image.open(gif) as picture:
+        assert picture.n_frames > 1
+    with Image.open(png) as picture:
+        assert min(picture.size) > 4 * 96
+    several = call(capsys, "transfer", "--model", "toy", "--out", str(tmp_path), expect=2)
+    assert "--cell" in several.err
+    unfinished = call(capsys, "transfer", "--model", "diverging", expect=1)
+    assert "not finished: diverged" in unfinished.err
+    call(capsys, *RUN, "--model", "encode-only")
+    cannot = call(capsys, "transfer", "--model", "encode-only", expect=1)
+    assert "cannot swap" in cannot.err
+
+
+def test_the_judge_is_trained_shown_and_shared(capsys):
+    answer = call(
+        capsys, "judge", "train", "toy-squares", "--preset", "smoke", "--model", "toy", "--json"
+    )
+    card = json.loads(answer.out)
+    assert set(card["accuracy"]["test"]) == {"colour", "size", "action"}
+    assert "judge toy-squares " not in answer.err  # run made it
+    shown = call(capsys, "judge", "show", "toy-squares").out
+    assert "accuracy on real clips" in shown
+    assert card["key"] in shown
+
+
+def test_data_is_listed_checked_and_previewed(capsys, tmp_path, data_dir):
+    states = {state["name"]: state for state in json.loads(
+        call(capsys, "data", "list", "--json").out)}  # fmt: skip
+    assert states["toy-squares"]["state"].startswith("prepared: 192 clips of 32x32x3, 8 identities")
+    assert "vdsm-bench data prepare sprites --from" in states["sprites"]["state"]
+    assert "split cells: disjoint" in call(capsys, "data", "check", "toy-squares").out
+    out = tmp_path / "sheet.png"
+    assert call(capsys, "data", "preview", "toy-squares", "--out", str(out)).out.strip() == str(out)
+    with Image.open(out) as picture:
+        assert picture.size[0] > 64
+    again = call(capsys, "data", "prepare", "toy-squares")
+    assert "prepared already" in again.err
+
+
+def test_data_that_is_missing_or_damaged_is_3(capsys, tmp_path, monkeypatch):
+    for command in (["data", "check", "sprites"], ["run", "--model", "vdsm", "--dataset", "mug"]):
+        assert "vdsm-bench data prepare" in call(capsys, *command, expect=3).err
+    assert call(capsys, "data", "prepare", "sprites", expect=3).err
+    monkeypatch.setenv("VDSM_BENCH_DATA", str(tmp_path))
+    call(capsys, "data", "prepare", "toy-squares")
+    frames = tmp_path / "toy-squares" / "frames.npy"
+    frames.write_bytes(frames.read_bytes()[:-100])
+    assert "toy-squares" in call(capsys, "data", "check", "toy-squares", expect=3).err
+    assert "frames.npy" in call(capsys, *RUN, "--model", "toy", "--seeds", "9", expect=3).err
+    listed = call(capsys, "data", "list").out
+    assert "damaged" in listed
+
+
+def test_doctor_says_what_is_there(capsys):
+    found = json.loads(call(capsys, "doctor", "--json").out)
+    assert found["timm imports"] == "yes"
+    assert found["torch"][0].isdigit()
+
+
+def test_show_explains_a_toy(capsys):
+    shown = call(capsys, "show", "models/toy").out
+    assert "batches_per_epoch" in shown
+    assert "toy_zoo" in shown
+
+
+def test_env_and_config_stand_in_the_folder(capsys, runs_dir):
+    (answer,) = json.loads(call(capsys, *RUN, "--model", "toy", "--json").out)
+    content = read_json(runs_dir / answer["folder"].removeprefix(f"{runs_dir}/") / "config.json")
+    assert content["config"]["training"]["fit"]["epochs"] == 2
+    assert str(runs_dir) not in json.dumps(content)
