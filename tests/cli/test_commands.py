@@ -156,3 +156,15 @@ def test_env_and_config_stand_in_the_folder(capsys, runs_dir):
     content = read_json(runs_dir / answer["folder"].removeprefix(f"{runs_dir}/") / "config.json")
     assert content["config"]["training"]["fit"]["epochs"] == 2
     assert str(runs_dir) not in json.dumps(content)
+
+
+def test_prepare_makes_the_sets_that_come_from_the_same_files(capsys, tmp_path, monkeypatch):
+    def prepare(table, name, data_dir, **settings):
+        assert settings["source"] == tmp_path
+        return data_dir / name
+
+    monkeypatch.setattr("vdsm_bench.runs.datasets.prepare_store", prepare)
+    both = call(capsys, "data", "prepare", "sprites", "--from", str(tmp_path)).out
+    assert [line.partition(":")[0] for line in both.splitlines()] == ["sprites", "sprites-1296"]
+    one = call(capsys, "data", "prepare", "sprites", "--from", str(tmp_path), "--only").out
+    assert [line.partition(":")[0] for line in one.splitlines()] == ["sprites"]

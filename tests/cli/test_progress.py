@@ -1,0 +1,39 @@
+import io
+
+from rich.console import Console
+
+from vdsm_bench.cli import progress
+from vdsm_bench.cli.progress import BarReporter, PlainReporter, reporter
+
+
+def test_a_pipe_gets_few_plain_lines(capsys, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    plain = PlainReporter()
+    for step in range(1, 31):
+        plain.progress("train fit", step, 30, "loss 0.5")
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 5
+    assert lines[0].startswith("train fit  1/30")
+    assert lines[-1].startswith("train fit  30/30")
+    assert "1.0/s" in lines[1]
+    assert all("loss 0.5" in line and "\x1b" not in line for line in lines)
+
+
+def test_a_terminal_gets_one_bar_per_task_and_no_markup_surprises():
+    bars = BarReporter()
+    bars.console = bars.bars.live.console = Console(file=io.StringIO(), width=100)
+    bars.say("a path like [bold]x[/bold] stays as it is")
+    for step in (1, 2, 3):
+        bars.progress("train fit", step, 3, "loss 0.5")
+    bars.progress("judge", 1, 2)
+    assert [(task.description, task.completed) for task in bars.bars.tasks] == [
+        ("train fit", 3),
+        ("judge", 1),
+    ]
+    assert "[bold]x[/bold]" in bars.console.file.getvalue()
+
+
+def test_where_stderr_is_no_terminal_lines_are_plain():
+    with reporter() as listener:
+        assert isinstance(listener, PlainReporter)
