@@ -32,7 +32,7 @@ from vdsm_bench.seeding import generator
 
 #: share of the largest possible mutual information below which the identity code is collapsed
 COLLAPSE_SHARE = 0.02
-_PROBE_STEPS = 300
+_PROBE_STEPS = 100
 _SHRINKAGE = 0.1
 
 

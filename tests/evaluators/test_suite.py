@@ -46,8 +46,8 @@ class Copier(VideoModel):
     def encode(self, clip):
         self.seen.append((self.training, self.frozen.training, torch.is_grad_enabled()))
         colour = clip.mean((1, 3, 4))
-        path = (clip - clip.mean(1, keepdim=True)).mean(2).flatten(1)
-        return Codes(colour, path)
+        moving = (clip - clip.mean(1, keepdim=True)).mean(2)
+        return Codes(colour, torch.cat([moving.mean(2), moving.mean(3)], dim=2).flatten(1))
 
     def generate(self, codes, n_frames):
         shape = (len(codes.identity), n_frames, 3, toy.SIZE, toy.SIZE)
