@@ -4,7 +4,7 @@ import pytest
 
 from tests.models.tiny import build
 from vdsm_bench.contracts import Progress
-from vdsm_bench.models.vdsm.schedules import cosine_ramp, quadratic_spline
+from vdsm_bench.models.vdsm.schedules import cosine_ramp, held, quadratic_spline
 
 
 def test_cosine_ramp_takes_the_formulas_values():
@@ -70,3 +70,11 @@ def test_the_paper_annealing_of_both_stages():
     assert begin.pose == pytest.approx(0.1)
     assert begin.motion == pytest.approx(0.1, abs=1e-3)
     assert (end.motion, end.pose) == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_held_schedule_stays_then_falls_geometrically():
+    values = [held((100.0, 100.0, 1.0, 1.0), epoch=e, n_epochs=101) for e in range(101)]
+    assert values[:21] == pytest.approx([100.0] * 21)
+    assert values[45] == pytest.approx(10.0)
+    assert values[70:] == pytest.approx([1.0] * 31)
+    assert held((100.0, 100.0, 1.0, 1.0), epoch=0, n_epochs=1) == pytest.approx(100.0)

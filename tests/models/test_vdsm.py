@@ -1,0 +1,144 @@
+import pytest
+import torch
+from pyro import get_param_store
+
+from tests.models.tiny import CLIP, build
+from vdsm_bench.contracts import Batch, Codes, Progress, check_clip
+
+PROGRESS = Progress(epoch=0, n_epochs=4, step=0, n_steps=8)
+
+
+def _clips(n=3):
+    return torch.rand(n, CLIP.frames, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_codes_and_clips_have_their_shapes():
+    vdsm = build().eval()
+    codes = vdsm.encode(_clips())
+    assert codes.identity.shape == (3, 4)
+    assert codes.motion.shape == (3, 6)
+    assert codes.pose.shape == (3, CLIP.frames, 5)
+    for clip in (vdsm.reconstruct(_clips()), vdsm.transfer(_clips(), _clips()), vdsm.sample(3, 5)):
+        assert check_clip(clip, "vdsm", frames=5).shape == (3, 5, 3, 16, 16)
+
+
+@pytest.mark.parametrize("n_frames", [1, 60])
+def test_generation_of_other_lengths_than_the_training_clips(n_frames):
+    vdsm = build().eval()
+    with torch.no_grad():
+        clip = vdsm.generate(vdsm.encode(_clips()), n_frames)
+        drawn = vdsm.sample(2, n_frames)
+    assert check_clip(clip, "vdsm", frames=n_frames).shape[0] == 3
+    assert check_clip(drawn, "vdsm", frames=n_frames).shape[0] == 2
+    shorter = vdsm.generate(vdsm.encode(_clips()), min(n_frames, 5))
+    torch.testing.assert_close(clip[:, : shorter.shape[1]], shorter)
+
+
+def test_generation_reads_identity_and_motion_alone():
+    vdsm = build().eval()
+    codes = vdsm.encode(_clips())
+    with_pose = vdsm.generate(codes, 5)
+    torch.testing.assert_close(with_pose, vdsm.generate(Codes(codes.identity, codes.motion), 5))
+
+
+def test_transfer_takes_identity_of_one_and_motion_of_the_other():
+    vdsm = build().eval()
+    a, b = _clips()[:1], _clips()[1:2]
+    codes_a, codes_b = vdsm.encode(a), vdsm.encode(b)
+    expected = vdsm.generate(Codes(codes_a.identity, codes_b.motion), 5)
+    torch.testing.assert_close(vdsm.transfer(a, b), expected)
+
+
+def test_clips_do_not_see_each_other():
+    vdsm = build().eval()
+    together = vdsm.reconstruct(_clips())
+    for b in range(3):
+        torch.testing.assert_close(vdsm.reconstruct(_clips()[b : b + 1])[0], together[b])
+
+
+def test_the_transition_starts_as_the_identity_where_the_gate_is_shut():
+    transition = build().transition
+    torch.nn.init.constant_(transition.gate[-1].bias, -100.0)
+    z, d = torch.randn(3, 5), torch.randn(3, 6)
+    loc, scale = transition(z, d)
+    torch.testing.assert_close(loc, z)
+    assert (scale > 0).all()
+
+
+def test_sampling_keeps_the_codes_that_are_given():
+    vdsm = build().eval()
+    identity, motion = torch.randn(1, 4).expand(6, -1), torch.randn(1, 6).expand(6, -1)
+    torch.manual_seed(0)
+    varied = vdsm.sample(6, 5)
+    torch.manual_seed(0)
+    fixed = vdsm.sample(6, 5, identity=identity, motion=motion)
+    assert fixed.std(0).mean() < varied.std(0).mean() or not torch.equal(fixed, varied)
+    assert vdsm.sample(6, 5, identity=identity).shape == fixed.shape
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_every_parameter_of_a_stage_gets_a_gradient(stage):
+    vdsm = build()
+    (player,) = vdsm.stages()[stage].players
+    player.loss(Batch(_clips()), PROGRESS).total.backward()
+    for parameter in player.parameters:
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+
+
+def test_sequence_training_leaves_encoder_decoder_and_pose_head_alone():
+    vdsm = build()
+    (player,) = vdsm.stages()[1].players
+    trained = {id(p) for p in player.parameters}
+    for frozen in (vdsm.encoder, vdsm.decoder, vdsm.pose_head):
+        assert not any(id(p) in trained for p in frozen.parameters())
+    for free in (vdsm.identity_head, vdsm.transition, vdsm.motion_encoder):
+        assert all(id(p) in trained for p in free.parameters())
+
+
+def test_both_stages_together_train_every_parameter():
+    vdsm = build()
+    trained = {id(p) for stage in vdsm.stages() for p in stage.players[0].parameters}
+    assert trained == {id(p) for p in vdsm.parameters()}
+
+
+def test_nothing_is_left_in_pyros_parameter_store():
+    vdsm = build()
+    vdsm.stages()[0].players[0].loss(Batch(_clips()), PROGRESS)
+    assert len(get_param_store()) == 0
+
+
+def test_partner_identity_comes_from_the_other_clip_of_the_pair():
+    """Swapping in another first half must change the second half's identity, and not its own."""
+    vdsm = build(identity_from="partner")
+    seen = {}
+
+    def remember(features):
+        seen["features"] = features
+        return torch.zeros(len(features), 4), torch.ones(len(features), 4)
+
+    vdsm.identity_head.forward = remember
+    clip = _clips(2)[:, :4]
+    vdsm.stages()[0].players[0].loss(Batch(clip, pairs=True), PROGRESS)
+    own = vdsm._features(torch.cat(clip.chunk(2, dim=1)))
+    torch.testing.assert_close(seen["features"], own[[2, 3, 0, 1]])
+
+
+def test_the_loss_terms_are_named_and_finite():
+    vdsm = build()
+    terms = vdsm.stages()[1].players[0].loss(Batch(_clips()), PROGRESS).terms
+    assert {"nll", "kl_s", "kl_d", "kl_z", "lambda_s", "lambda_z", "lambda_d"} <= set(terms)
+    assert all(torch.isfinite(value) for value in terms.values())
+
+
+def test_diagnosis_tells_uniform_weights_from_spread_ones():
+    vdsm = build().eval()
+    rows = torch.eye(4).repeat(3, 1)
+    vdsm.encode = lambda clip: Codes(10 * rows, torch.zeros(12, 6))
+    spread = vdsm.diagnose(_clips())
+    vdsm.encode = lambda clip: Codes(torch.zeros(12, 4), torch.zeros(12, 6))
+    uniform = vdsm.diagnose(_clips())
+    assert spread["largest_weight"] == pytest.approx(1.0)
+    assert spread["weight_information"] == pytest.approx(1.3863, abs=1e-3)  # ln 4
+    assert uniform["largest_weight"] == pytest.approx(0.25)
+    assert uniform["weight_information"] == pytest.approx(0.0, abs=1e-6)

@@ -1,0 +1,214 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from tests.models.tiny import build
+from tests.training.toys import SETTINGS, Duel, Noise
+from vdsm_bench.config import StageSettings
+from vdsm_bench.errors import DataError, DivergedError, UsageError
+from vdsm_bench.training import trainer as trainer_module
+from vdsm_bench.training.checkpoint import load_weights
+from vdsm_bench.training.trainer import Trainer, learning_rate
+
+
+class Stop(Exception):
+    """Stands for anything that ends a process between two steps."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    model = build()
+    Trainer(model, SETTINGS, Noise(), folder=folder, seed=1).train()
+    return folder, model.state_dict()
+
+
+def _equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 12, 13, 20])
+def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, stop_after):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    calls = []
+
+    def stop(task, done, total, detail):
+        calls.append(task)
+        if len(calls) == stop_after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    model = build(seed=7)  # whatever the weights before: the checkpoint's count
+    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    folder, weights = uninterrupted
+    assert _equal(weights, model.state_dict())
+    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
+
+
+def test_resume_from_an_older_checkpoint_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch):
+    """A kill loses the steps since the last checkpoint; they are taken again, bit for bit."""
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 1e9)  # stage ends only
+    seen = []
+
+    def stop(task, done, total, detail):
+        seen.append((task, done))
+        if (task, done) == ("train sequence", 7) and len(seen) == 19:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    model = build()
+    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    folder, weights = uninterrupted
+    assert seen[19] == ("train sequence", 1)
+    assert _equal(weights, model.state_dict())
+    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from tests.models.tiny import build
+    from tests.training.toys import SETTINGS, Noise
+    from vdsm_bench.training import trainer
+    trainer.CHECKPOINT_SECONDS = 0.0
+    def tell(task, done, total, detail):
+        print(task, done, flush=True)
+    trainer.Trainer(
+        build(), SETTINGS, Noise(), folder=Path(sys.argv[1]), seed=1, progress=tell
+    ).train()
+"""
+
+
+@pytest.mark.parametrize("at", ["train pretrain 4", "train sequence 6"])
+def test_kill_9_then_the_same_command_equals_uninterrupted(uninterrupted, tmp_path, at):
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.strip() == at:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    time.sleep(0.05)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{at.rsplit(maxsplit=1)[0]} 1\n" not in done.stdout
+    model = build(seed=3)
+    load_weights(tmp_path / "checkpoints" / "model.safetensors", model)
+    assert _equal(uninterrupted[1], model.state_dict())
+
+
+def test_two_models_in_one_process_both_train_alike(uninterrupted, tmp_path):
+    """Pyro's global store makes a second model under the same name silently not train."""
+    model = build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    after = model.state_dict()
+    assert all(not torch.equal(before[n], after[n]) for n, p in model.named_parameters())
+    assert _equal(uninterrupted[1], after)
+
+
+def test_another_seed_gives_other_weights(uninterrupted, tmp_path):
+    model = build()
+    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=2).train()
+    assert not _equal(uninterrupted[1], model.state_dict())
+
+
+def test_training_leaves_the_callers_random_stream_alone(tmp_path):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    model = Duel()
+    torch.manual_seed(11)
+    settings = {"duel": StageSettings(epochs=1, batches_per_epoch=2, batch_size=4)}
+    Trainer(model, settings, Noise(), folder=tmp_path, seed=0).train()
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_the_frozen_parts_do_not_move_in_stage_two(uninterrupted, tmp_path):
+    short = {"pretrain": SETTINGS["pretrain"], "sequence": SETTINGS["sequence"]}
+    model, frozen = build(), {}
+
+    def remember(stage, epoch, model):
+        if stage == "pretrain" and epoch == 3:
+            frozen.update({n: v.clone() for n, v in model.state_dict().items()})
+        return {}
+
+    Trainer(model, short, Noise(), folder=tmp_path, seed=1, on_epoch=remember).train()
+    for name, value in model.state_dict().items():
+        still = name.startswith(("encoder.", "decoder.", "pose_head."))
+        assert torch.equal(frozen[name], value) == still, name
+
+
+def test_train_jsonl_has_the_first_step_and_the_epochs_figures(tmp_path):
+    figures = {"largest_weight": 0.5, "leaks": {"action": 0.1}}
+    details = []
+    Trainer(
+        build(),
+        SETTINGS,
+        Noise(),
+        folder=tmp_path,
+        seed=1,
+        on_epoch=lambda stage, epoch, model: figures if not model.training else {},
+        progress=lambda task, done, total, detail: details.append(detail),
+    ).train()
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert (lines[0]["stage"], lines[0]["step"]) == ("pretrain", 0)
+    assert {"nll", "kl_s", "kl_z", "loss", "temperature"} <= set(lines[0])
+    assert [line["epoch"] for line in lines if "epoch_figures" in line] == [0, 1, 2, 3] * 2
+    assert "largest_weight 0.5" in details[-1]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
+    poisoned = Noise(poison=("sequence", 2))
+    trainer = Trainer(build(), SETTINGS, poisoned, folder=tmp_path, seed=1)
+    with pytest.raises(DivergedError, match="stage 'sequence' is not finite at step 2"):
+        trainer.train()
+    from safetensors.torch import load_file
+
+    assert load_file(tmp_path / "diverged-batch.safetensors")["clip"].isnan().all()
+    assert not (tmp_path / "checkpoints" / "model.safetensors").exists()
+
+
+def test_players_of_one_stage_each_move_their_own(tmp_path):
+    model = Duel()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    settings = {"duel": StageSettings(epochs=2, batches_per_epoch=3, batch_size=8)}
+    Trainer(model, settings, Noise(), folder=tmp_path, seed=0).train()
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert {"critic/loss", "generator/loss"} <= set(lines[0])
+    moved = {n for n, p in model.named_parameters() if not torch.equal(before[n], p)}
+    assert {"generator.weight", "critic.0.weight"} <= moved
+
+
+def test_a_stage_without_settings_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="No training settings for stage 'sequence'"):
+        Trainer(build(), {"pretrain": SETTINGS["pretrain"]}, Noise(), folder=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
+    path = tmp_path / "checkpoints" / "last.safetensors"
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    path.write_bytes(path.read_bytes()[:1000] if damage is None else damage)
+    with pytest.raises(DataError, match="--fresh"):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+
+
+def test_the_learning_rate_falls_over_the_cool_down():
+    settings = StageSettings(epochs=10, batches_per_epoch=10, learning_rate=1.0, cool_down=0.4)
+    assert learning_rate(settings, 0) == learning_rate(settings, 60) == 1.0
+    assert learning_rate(settings, 80) == pytest.approx(0.5)
+    assert learning_rate(settings, 99) == pytest.approx(0.05)
+    constant = settings.model_copy(update={"cool_down": 0.0})
+    assert learning_rate(constant, 99) == 1.0
