@@ -25,6 +25,7 @@ def test_seeds_become_mean_and_spread(tmp_path):
     assert row["dynamic_accuracy_spread"] == pytest.approx(0.02)
     assert row["consistent_accuracy_low"] == pytest.approx(0.7)
     assert row["training_minutes"] == 1.5
+    assert row["identity_by_factor"] == "hair 0.600"
 
 
 def test_an_absent_score_is_empty_with_its_reason(tmp_path):

@@ -63,6 +63,7 @@ def make_cell(runs_dir: Path, *, seed: int = 0, model: str = "toy", layers=(), *
             "judge": {"lowest_accuracy": 0.97},
             "collapsed": False,
             "training_seconds": 90.0,
+            "long": [{"metric": "identity_accuracy", "factor": "hair", "value": 0.5 + 0.1 * seed}],
             "scores": {
                 "consistent_accuracy": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 100},
                 "dynamic_accuracy": {"value": 0.9 + 0.02 * seed, "low": 0.8, "high": 1.0, "n": 100},

@@ -34,7 +34,8 @@ _LEADING = (
     "seeds", "n_seeds",
 )  # fmt: skip
 _TRAILING = (
-    "judge_accuracy", "collapsed", "training_minutes", "status", "protocol", "key", "note",
+    "identity_by_factor", "judge_accuracy", "collapsed", "training_minutes", "status", "protocol",
+    "key", "note",
 )  # fmt: skip
 _SCORE_COLUMNS = tuple(
     f"{score}{suffix}" for score in SCORES for suffix in ("", "_low", "_high", "_spread")
@@ -83,6 +84,16 @@ def reported_row(baseline: Mapping[str, Any]) -> Row:
     return row
 
 
+def by_factor(tables: Sequence[Sequence[Mapping[str, Any]]]) -> str | None:
+    """Returns identity accuracy per factor as text, mean over the seeds' long tables."""
+    values: dict[str, list[float]] = {}
+    for line in (line for lines in tables for line in lines):
+        if line.get("metric") == "identity_accuracy" and line.get("value") is not None:
+            values.setdefault(str(line["factor"]), []).append(line["value"])
+    parts = [f"{factor} {statistics.fmean(found):.3f}" for factor, found in values.items()]
+    return " · ".join(parts) or None
+
+
 def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
     """Returns the rows as CSV; an absent score is an empty field, never 0."""
     stream = io.StringIO()
@@ -106,6 +117,7 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
         **{key: first[key] for key in _LEADING[:8]},
         seeds=" ".join(map(str, seeds)),
         n_seeds=len(seeds),
+        identity_by_factor=by_factor([cell.get("long", []) for cell in cells]),
         judge_accuracy=first.get("judge", {}).get("lowest_accuracy"),
         collapsed=any(collapsed) if collapsed else None,
         training_minutes=round(statistics.fmean(c["training_seconds"] for c in cells) / 60, 2),
@@ -191,6 +203,7 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
         row = _empty_row(
             slot="control",
             model=control["name"],
+            identity_by_factor=by_factor([control.get("long", [])]),
             judge_accuracy=content["judge"]["lowest_accuracy"],
             status="done",
             protocol=content["protocol"]["judge"],
@@ -202,7 +215,7 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
         rows.append(row)
     levels = {kind for by_kind in content["chance"].values() for kind in by_kind}
     for kind in sorted(levels):
-        row = {**rows[-1], **dict.fromkeys(_SCORE_COLUMNS)}
+        row = {**rows[-1], **dict.fromkeys((*_SCORE_COLUMNS, "identity_by_factor"))}
         row.update(model=f"chance-{kind}", note=_CHANCE.get(kind, "what needs no model"))
         row.update({name: v[kind] for name, v in content["chance"].items() if kind in v})
         rows.append(row)

@@ -40,7 +40,12 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
     blocks: list[RenderableType] = []
     done = [row for row in rows if row["status"] == "done" and (everything or not _minor(row))]
     for title, block in groupby(done, key=_title):
-        blocks.append(_table(title, list(block), everything))
+        members = list(block)
+        blocks.append(_table(title, members, everything))
+        told = [row for row in members if row["slot"] == "native" and row["identity_by_factor"]]
+        for row in told:
+            name = f"{row['model']} {row['preset']}"
+            blocks.append(Text(f"{name}, identity by factor: {row['identity_by_factor']}\n"))
     if done:
         blocks.append(Text(_FOOT, style="dim"))
     blocks += _remarks("warnings:", [row for row in done if row["slot"] == "native"])

@@ -144,7 +144,7 @@ def show_outcomes(outcomes: list[Outcome]) -> None:
 
 def row_lines(metrics: dict[str, Any]) -> list[str]:
     """Returns a row as lines of text: scores with intervals and chance, leaks, warnings."""
-    from vdsm_bench.boards.leaderboard import SCORES
+    from vdsm_bench.boards.leaderboard import SCORES, by_factor
 
     lines = [
         f"{metrics['image_size']} px, {metrics['frames']} frames, held out: {metrics['split']}, "
@@ -162,6 +162,9 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
             f"  [{score['low']:.3f}, {score['high']:.3f}]" if score.get("low") is not None else ""
         )
         lines.append(f"{name.ljust(width)}  {score['value']:.3f}{interval}")
+    factors = by_factor([metrics.get("long", [])])
+    if factors is not None:
+        lines.append(f"identity by factor: {factors}")
     if metrics.get("note"):
         lines.append(f"warning: {metrics['note']}")
     return lines

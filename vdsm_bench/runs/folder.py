@@ -182,7 +182,9 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
     for key, kind in wanted.items():
         if not isinstance(metrics.get(key), kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
-    if not all(isinstance(score, dict) for score in metrics["scores"].values()):
+    lines = metrics.get("long", [])
+    scores = [*metrics["scores"].values(), *(lines if isinstance(lines, list) else [lines])]
+    if not all(isinstance(score, dict) for score in scores):
         raise DataError(f"{where} is damaged: a score is no object.")
 
 
