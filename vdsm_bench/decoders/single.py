@@ -50,4 +50,5 @@ class SingleDecoder(FrameDecoder):
             picture = upconvolve(
                 functional.leaky_relu(picture, SLOPE), weight.unsqueeze(0), bias.unsqueeze(0)
             )
-        return picture.permute(0, 1, 4, 2, 3)
+        clip: Tensor = picture.permute(0, 1, 4, 2, 3)
+        return clip

@@ -53,7 +53,7 @@ def overlap_add(patches: Tensor) -> Tensor:
     Returns:
         ``[N, 2H, 2W, C]``.
     """
-    picture: Tensor = _OverlapAdd.apply(patches)
+    picture: Tensor = _OverlapAdd.apply(patches)  # type: ignore[no-untyped-call]
     return picture
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -263,12 +263,14 @@ class VDSM(VideoModel):
         with pyro.plate("clips", b):
             self._sample_identity(features, annealing)
             with poutine.scale(scale=annealing.motion):
-                d = pyro.sample("d", _normal(*self.motion_encoder(poses), 1))
+                loc, scale = self.motion_encoder(poses)
+                d = pyro.sample("d", _normal(loc, scale, 1))
             messages = self.combiner.messages(self.roll_out(d, t), d).unbind(1)
             z = self.first_pose.expand(b, -1)
             with poutine.scale(scale=annealing.pose):
                 for step in range(1, t + 1):
-                    z = pyro.sample(f"z_{step}", _normal(*self.combiner(z, messages[step - 1]), 1))
+                    loc, scale = self.combiner(z, messages[step - 1])
+                    z = pyro.sample(f"z_{step}", _normal(loc, scale, 1))
 
     def _sample_identity_prior(self, clip: Tensor, annealing: Annealing) -> Tensor:
         zero = clip.new_zeros(clip.shape[0], self.identity_dim)
@@ -278,7 +280,8 @@ class VDSM(VideoModel):
 
     def _sample_identity(self, features: Tensor, annealing: Annealing) -> None:
         with poutine.scale(scale=annealing.identity):
-            pyro.sample("s", _normal(*self.identity_head(features), 1))
+            loc, scale = self.identity_head(features)
+            pyro.sample("s", _normal(loc, scale, 1))
 
     def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
         logits = self.decoder.logits(pose, weights)
@@ -356,5 +359,5 @@ class VDSM(VideoModel):
         }
 
 
-def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> dist.TorchDistribution:
+def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> Any:
     return dist.Normal(loc, scale, validate_args=False).to_event(event_dims)

@@ -31,15 +31,17 @@ def elbo_terms(
     """
     guide_trace = poutine.trace(guide).get_trace(*arguments)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*arguments)
+    posteriors: dict[str, dict[str, Any]] = dict(guide_trace.nodes)
     scaled: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
-    for name, site in model_trace.nodes.items():
+    for name, untyped in model_trace.nodes.items():
+        site: dict[str, Any] = untyped
         if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
             continue
         if site["is_observed"]:
             term = -site["fn"].log_prob(site["value"]).sum()
         else:
-            term = kl_divergence(guide_trace.nodes[name]["fn"], site["fn"]).sum()
+            term = kl_divergence(posteriors[name]["fn"], site["fn"]).sum()
         scaled[name] = term * site["scale"]
         plain[name] = term.detach()
     return scaled, plain

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Sets up an environment in .venv and runs a command in it; needs Python and nothing else.
+
+    python3 bootstrap.py vdsm-bench run --model vdsm --dataset mug
+    python3 bootstrap.py pytest
+
+The environment is made once and made again when constraints.txt, pyproject.toml or the
+Python version change.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV = HERE / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+
+
+def fingerprint() -> str:
+    """Returns what the environment was made from."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in ("constraints.txt", "pyproject.toml", "setup.py"):
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()
+
+
+def set_up() -> None:
+    """Makes the environment, unless it is there and still the right one."""
+    stamp = VENV / "made-from"
+    if stamp.exists() and stamp.read_text() == fingerprint():
+        return
+    print("bootstrap: setting up .venv (once; a few minutes)", file=sys.stderr, flush=True)
+    venv.create(VENV, with_pip=True, clear=True)
+    pip = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, "-c", "constraints.txt", "-e", ".[dev]"], cwd=HERE, check=True)
+    stamp.write_text(fingerprint())
+
+
+def main() -> int:
+    """Sets up and runs the command; returns its exit code."""
+    if sys.version_info < (3, 10):
+        print("bootstrap: vdsm-bench needs Python 3.10 or newer", file=sys.stderr)
+        return 2
+    if len(sys.argv) < 2:
+        print(__doc__)
+        return 2
+    try:
+        set_up()
+    except subprocess.CalledProcessError as error:
+        print(f"bootstrap: {error}; mend it and type the command again", file=sys.stderr)
+        return 4
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command, *arguments = sys.argv[1:]
+    if command == "pytest":  # through the environment's Python, wherever it was called from
+        return subprocess.call([str(BIN / "python"), "-m", "pytest", *arguments], cwd=HERE)
+    return subprocess.call([str(BIN / command), *arguments], env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
