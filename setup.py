@@ -7,12 +7,15 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithRegistry(build_py):
-    """Copies registry.yaml into the package, except for editable installs (they read the checkout)."""
+    """Copies registry.yaml into the package; an editable install reads the checkout's."""
 
     def run(self) -> None:
+        """Builds the package, then copies."""
         super().run()
         if not self.editable_mode:
-            self.copy_file("registry.yaml", str(Path(self.build_lib, "vdsm_bench", "registry.yaml")))
+            self.copy_file(
+                "registry.yaml", str(Path(self.build_lib, "vdsm_bench", "registry.yaml"))
+            )
 
 
 setup(cmdclass={"build_py": BuildWithRegistry})

@@ -94,9 +94,7 @@ def test_an_assignment_needs_key_and_value(text):
 
 
 def test_a_part_s_argument_joins_the_part_that_is_there():
-    config = resolved(
-        small_table(), parse_assignments(["model.encoder.width=9"]), preset="small"
-    )
+    config = resolved(small_table(), parse_assignments(["model.encoder.width=9"]), preset="small")
     assert config.model.arguments == {"encoder": {"name": "conv", "width": 9}}
     assert config.instance(small_table()) == "toy[encoder=conv[width=9]]"
 

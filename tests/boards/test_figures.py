@@ -17,9 +17,7 @@ def test_identities_across_motions_down_and_real_clips_at_the_edges(tmp_path):
     identities, motions = clips(3), clips(2)[:, :, :, :, ::-1] // 2
     swaps = np.zeros((2, 3, 3, 8, 8, 3), np.uint8)
     swaps[1, 2] = [10, 200, 30]
-    png, gif = write_transfer(
-        tmp_path, "swap", identities=identities, motions=motions, swaps=swaps
-    )
+    png, gif = write_transfer(tmp_path, "swap", identities=identities, motions=motions, swaps=swaps)
     with Image.open(png) as picture:
         sheet = np.asarray(picture.convert("RGB"))
     height, width = sheet.shape[:2]

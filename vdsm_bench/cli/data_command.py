@@ -49,9 +49,7 @@ def list_datasets(session: Session, as_json: bool) -> None:
 @click.option("--only", is_flag=True, help="Leave out the sets that come from the same files.")
 @click.option("--replace", is_flag=True, help="Make it anew, also where it is prepared already.")
 @pass_session
-def prepare(
-    session: Session, dataset: str, source: Path | None, only: bool, replace: bool
-) -> None:
+def prepare(session: Session, dataset: str, source: Path | None, only: bool, replace: bool) -> None:
     """Write the clip store of DATASET, and of the sets that come from the same files."""
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.registry import registry
@@ -87,10 +85,16 @@ def check(session: Session, dataset: str) -> None:
 
 @command.command("preview")
 @_DATASET
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-              help="PNG file (default DATASET.png).")
-@click.option("--zoom", type=click.IntRange(1, 16), default=1, show_default=True,
-              help="Every pixel is repeated this often.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG file (default DATASET.png)."
+)
+@click.option(
+    "--zoom",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    help="Every pixel is repeated this often.",
+)
 @pass_session
 def preview(session: Session, dataset: str, out: Path | None, zoom: int) -> None:
     """Write a contact sheet of DATASET: identities down, actions across."""

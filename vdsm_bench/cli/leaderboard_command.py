@@ -31,8 +31,7 @@ def command(
         click.echo(to_csv(rows), nl=False)
     elif not rows:
         note(
-            f"No rows under {session.runs_dir}.\n"
-            "  next: vdsm-bench run --model vdsm --dataset mug"
+            f"No rows under {session.runs_dir}.\n  next: vdsm-bench run --model vdsm --dataset mug"
         )
     else:
         import sys

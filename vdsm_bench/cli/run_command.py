@@ -22,18 +22,46 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME[KEY=VALUE,...]",
-              shell_complete=complete_names("models"), help="Model; may be given several times.")
-@click.option("--dataset", "datasets", multiple=True, required=True, metavar="NAME",
-              shell_complete=complete_names("datasets"),
-              help="Dataset; may be given several times.")
-@click.option("--preset", default="small", show_default=True, metavar="NAME",
-              shell_complete=complete_names("presets"), help="Size of the experiment.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="NAME[KEY=VALUE,...]",
+    shell_complete=complete_names("models"),
+    help="Model; may be given several times.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_names("datasets"),
+    help="Dataset; may be given several times.",
+)
+@click.option(
+    "--preset",
+    default="small",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_names("presets"),
+    help="Size of the experiment.",
+)
 @click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Seeds.")
-@click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path),
-              help="YAML file with the sections of --set.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
-              help="One setting, for example data.frames=10 or training.sequence.epochs=5.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML file with the sections of --set.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, for example data.frames=10 or training.sequence.epochs=5.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")

@@ -24,8 +24,7 @@ def command(session: Session, as_json: bool) -> None:
         print_json(rows)
     elif not rows:
         note(
-            f"No cells under {session.runs_dir}.\n"
-            "  next: vdsm-bench run --model vdsm --dataset mug"
+            f"No cells under {session.runs_dir}.\n  next: vdsm-bench run --model vdsm --dataset mug"
         )
     else:
         width = max(len(row["state"]) for row in rows)

@@ -10,16 +10,25 @@ from vdsm_bench.cli.context import Session, complete_names, pass_session
 
 
 @click.command("transfer")
-@click.option("--cell", type=click.Path(file_okay=False, path_type=Path),
-              help="Folder of the cell, or the end of its path.")
-@click.option("--model", help="Model instance, where no --cell is given.",
-              shell_complete=complete_names("models"))
+@click.option(
+    "--cell",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the cell, or the end of its path.",
+)
+@click.option(
+    "--model",
+    help="Model instance, where no --cell is given.",
+    shell_complete=complete_names("models"),
+)
 @click.option("--dataset", shell_complete=complete_names("datasets"), help="Dataset.")
 @click.option("--preset", shell_complete=complete_names("presets"), help="Preset.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
-              help="Folder of the pictures (default: the cell's media).")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the pictures (default: the cell's media).",
+)
 @pass_session
 def command(
     session: Session,

@@ -61,7 +61,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         )
 
     def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns per clip each layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``."""
+        """Returns every layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``."""
         return [
             ((weights @ bank.flatten(1)).view(-1, *bank.shape[1:]), weights @ bias)
             for bank, bias in zip(self.weights, self.biases, strict=True)

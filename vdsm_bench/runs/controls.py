@@ -43,9 +43,7 @@ def obtain_controls(
             return list(content["rows"])
 
 
-def _score_all(
-    protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter
-) -> dict[str, Any]:
+def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter) -> dict[str, Any]:
     bench = protocol.bench
     subjects: dict[str, Any] = tool(protocol.table, "make_controls")(bench.train)
     task = f"controls {bench.store.name}"
@@ -121,4 +119,3 @@ def _clip(frames: np.ndarray | None) -> Tensor:
 
 def _scores(found: Mapping[str, Any]) -> dict[str, Any]:
     return {key: found[key] for key in ("scores", "long")}
-

@@ -42,9 +42,7 @@ def judge_of(
     """
     prepare_process()
     store = open_store(table, config.data.dataset, data_dir, reporter)
-    protocol = ScoringProtocol(
-        table, Bench.of(store, config.data), config, choose_device(device)
-    )
+    protocol = ScoringProtocol(table, Bench.of(store, config.data), config, choose_device(device))
     folder = protocol.judge_folder(runs_dir)
     if fresh and folder.exists():
         reporter.say(f"the old judge is now {move_aside(folder)}")

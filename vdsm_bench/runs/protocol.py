@@ -38,8 +38,7 @@ class GatedJudge:
     def summary(self) -> dict[str, Any]:
         """Returns what a row says of its judge: accuracies on real clips it never saw."""
         accuracy = {
-            name: dict(examination.accuracy)
-            for name, examination in self.card.examinations.items()
+            name: dict(examination.accuracy) for name, examination in self.card.examinations.items()
         }
         return {
             "key": self.key,

@@ -360,4 +360,5 @@ class VDSM(VideoModel):
 
 
 def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> Any:
-    return dist.Normal(loc, scale, validate_args=False).to_event(event_dims)
+    normal: Any = dist.Normal(loc, scale, validate_args=False)
+    return normal.to_event(event_dims)

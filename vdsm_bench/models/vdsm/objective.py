@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro.poutine as poutine
@@ -31,11 +31,11 @@ def elbo_terms(
     """
     guide_trace = poutine.trace(guide).get_trace(*arguments)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*arguments)
-    posteriors: dict[str, dict[str, Any]] = dict(guide_trace.nodes)
+    posteriors: Mapping[str, Any] = guide_trace.nodes
+    sites: Mapping[str, Any] = model_trace.nodes
     scaled: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
-    for name, untyped in model_trace.nodes.items():
-        site: dict[str, Any] = untyped
+    for name, site in sites.items():
         if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
             continue
         if site["is_observed"]:
