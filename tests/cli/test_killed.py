@@ -53,8 +53,12 @@ def cells(environment, name):
     return [json.loads(path.read_text()) for path in runs.glob(f"cells/*/*/*/{name}")]
 
 
-def reached(environment, **wanted):
-    return any(wanted.items() <= status.items() for status in cells(environment, "status.json"))
+def reached(environment, state, epoch=0):
+    """Whether the cell is in a state, and at least so far in it: epochs pass between two looks."""
+    return any(
+        status["state"] == state and (status["epoch"] or 0) >= epoch
+        for status in cells(environment, "status.json")
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -73,7 +77,7 @@ def test_a_stopped_cell_says_so(places, tmp_path, number, code):
 
 def test_kill_9_in_training_and_in_the_judge_leaves_nothing_half(places, tmp_path):
     environment = {**places, "VDSM_BENCH_RUNS": str(tmp_path)}
-    command = (*RUN, "--set", "training.fit.epochs=12", "--set", "judge.epochs=15")
+    command = (*RUN, "--set", "training.fit.epochs=200", "--set", "judge.epochs=60")
     for wanted in ({"state": "training", "epoch": 2}, {"state": "judging"}):
         process = start(environment, *command)
         wait_for(lambda wanted=wanted: reached(environment, **wanted), process)
@@ -85,5 +89,5 @@ def test_kill_9_in_training_and_in_the_judge_leaves_nothing_half(places, tmp_pat
     answer, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     (outcome,) = json.loads(answer)
-    assert (outcome["state"], outcome["metrics"]["training_steps"]) == ("done", {"fit": 24})
+    assert (outcome["state"], outcome["metrics"]["training_steps"]) == ("done", {"fit": 400})
     assert not list(tmp_path.glob("judges/*/.*-*/card.json"))

@@ -4,7 +4,7 @@ import pytest
 
 from tests.models.tiny import build
 from vdsm_bench.contracts import Progress
-from vdsm_bench.models.vdsm.schedules import cosine_ramp, held, quadratic_spline
+from vdsm_bench.models.vdsm.schedules import cosine_ramp, geometric, quadratic_spline
 
 
 def test_cosine_ramp_takes_the_formulas_values():
@@ -72,9 +72,17 @@ def test_the_paper_annealing_of_both_stages():
     assert (end.motion, end.pose) == (pytest.approx(1.0), pytest.approx(1.0))
 
 
-def test_held_schedule_stays_then_falls_geometrically():
-    values = [held((100.0, 100.0, 1.0, 1.0), epoch=e, n_epochs=101) for e in range(101)]
-    assert values[:21] == pytest.approx([100.0] * 21)
-    assert values[45] == pytest.approx(10.0)
-    assert values[70:] == pytest.approx([1.0] * 31)
-    assert held((100.0, 100.0, 1.0, 1.0), epoch=0, n_epochs=1) == pytest.approx(100.0)
+def test_geometric_schedule_is_straight_on_a_logarithmic_scale():
+    values = [geometric((100.0, 1.0, 1.0, 10.0), epoch=e, n_epochs=101) for e in range(101)]
+    assert values[25] == pytest.approx(10.0)
+    assert values[50:81] == pytest.approx([1.0] * 31)
+    assert values[90] == pytest.approx(math.sqrt(10))
+    assert geometric((100.0, 1.0, 1.0, 10.0), epoch=0, n_epochs=1) == pytest.approx(100.0)
+
+
+def test_the_pose_stays_shut_for_its_share_and_then_starts_its_schedule():
+    vdsm = build(pose_shut=0.25, pose_kl=[8.0, 4.0, 2.0, 1.0], pose_kl_shape="geometric")
+    weights = [vdsm.annealing("pretrain", Progress(e, 40, 0, 1)).pose for e in range(40)]
+    assert weights[:10] == [None] * 10
+    assert weights[10] == pytest.approx(8.0)
+    assert weights[39] == pytest.approx(1.0)

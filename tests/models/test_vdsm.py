@@ -124,6 +124,20 @@ def test_partner_identity_comes_from_the_other_clip_of_the_pair():
     torch.testing.assert_close(seen["features"], own[[2, 3, 0, 1]])
 
 
+def test_a_shut_pose_is_neither_paid_for_nor_seen():
+    vdsm = build(pose_shut=0.5)
+    (player,) = vdsm.stages()[0].players
+    seen = {}
+    real = vdsm.decoder.logits
+    vdsm.decoder.logits = lambda pose, w: seen.setdefault(bool(pose.any()), real(pose, w))
+    shut = player.loss(Batch(_clips()), Progress(0, 4, 0, 8))
+    assert set(seen) == {False}
+    assert "kl_z" not in shut.terms
+    opened = player.loss(Batch(_clips()), Progress(2, 4, 4, 8))
+    assert set(seen) == {False, True}
+    assert opened.terms["kl_z"] > 0
+
+
 def test_the_loss_terms_are_named_and_finite():
     vdsm = build()
     terms = vdsm.stages()[1].players[0].loss(Batch(_clips()), PROGRESS).terms

@@ -33,7 +33,7 @@ from vdsm_bench.models.vdsm.parts import (
     PoseHead,
     RollOut,
 )
-from vdsm_bench.models.vdsm.schedules import cosine_ramp, held, quadratic_spline
+from vdsm_bench.models.vdsm.schedules import cosine_ramp, geometric, quadratic_spline
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
 Knots = tuple[float, float, float, float]
@@ -41,11 +41,11 @@ Knots = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Annealing:
-    """One epoch's temperature and KL weights."""
+    """One epoch's temperature and KL weights; a pose weight of None means that it is shut."""
 
     temperature: float
     identity: float
-    pose: float
+    pose: float | None
     motion: float
 
 
@@ -74,15 +74,19 @@ class VDSM(VideoModel):
         temperature: start and end of the temperature in ``pretrain`` (half-cosine over half of it).
         pose_kl: weight of the pose KL in ``pretrain`` at four times.
         pose_kl_shape: ``spline``, the paper's quadratic through 0, 1/2, 4/5 and the end; or
-            ``held``, geometric between 0, 1/5, 7/10 and the end.
+            ``geometric``, straight lines through the same times on a logarithmic scale.
+        pose_shut: share of ``pretrain`` in which the decoder is shown z = 0 and there is no
+            pose KL; ``pose_kl`` runs over the rest.
+        pose_scale: standard deviation at which q(z_t | x_t) starts; softplus(0) = 0.7 if None.
         identity_kl_start: weight of the identity KL when ``pretrain`` begins; ends at 1.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
         sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
 
     Deviation:
-        ``pose_kl_shape="held"`` keeps the pose code shut until s has been learnt: what the
-        pose can say more cheaply at that time, s never learns. ``identity_from="partner"``
+        ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
+        first, s never learns. A large KL weight instead of it shuts the pose for good where
+        the motion is small, because the decoder learns that z is noise. ``identity_from="partner"``
         infers s of each of two clips of one identity from the other one. It is the same
         ELBO with another posterior, and s cannot carry the action of the frames it helps to
         draw, because it has not seen them.
@@ -104,7 +108,9 @@ class VDSM(VideoModel):
         likelihood: Likelihood = "bernoulli",
         temperature: tuple[float, float] = (1.0, 10.0),
         pose_kl: Knots = (30.0, 0.2, 0.4, 1.0),
-        pose_kl_shape: Literal["spline", "held"] = "spline",
+        pose_kl_shape: Literal["spline", "geometric"] = "spline",
+        pose_shut: float = 0.0,
+        pose_scale: float | None = None,
         identity_kl_start: float = 0.1,
         identity_from: Literal["clip", "partner"] = "clip",
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
@@ -115,12 +121,12 @@ class VDSM(VideoModel):
         self.likelihood = likelihood
         self.temperature = temperature
         self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
-        self.pose_kl_shape = pose_kl_shape
+        self.pose_kl_shape, self.pose_shut = pose_kl_shape, pose_shut
         self.identity_kl_start = identity_kl_start
         self.identity_from = identity_from
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
-        self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim)
+        self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
         self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim)
         self.motion_encoder = MotionEncoder(
             pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout
@@ -161,9 +167,12 @@ class VDSM(VideoModel):
             motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n),
         )
 
-    def _pose_weight(self, epoch: int, n_epochs: int) -> float:
-        shape = quadratic_spline if self.pose_kl_shape == "spline" else held
-        return shape(self.pose_kl, epoch=epoch, n_epochs=n_epochs)
+    def _pose_weight(self, epoch: int, n_epochs: int) -> float | None:
+        shut = round(self.pose_shut * n_epochs)
+        if epoch < shut:
+            return None
+        shape = quadratic_spline if self.pose_kl_shape == "spline" else geometric
+        return shape(self.pose_kl, epoch=epoch - shut, n_epochs=n_epochs - shut)
 
     def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
         if batch.pairs and self.identity_from == "partner":
@@ -204,7 +213,7 @@ class VDSM(VideoModel):
             "lambda_z": annealing.pose,
             "lambda_d": annealing.motion,
         }
-        constants = {key: torch.tensor(value) for key, value in weights.items()}
+        constants = {k: torch.tensor(v) for k, v in weights.items() if v is not None}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
 
     # -- the two Pyro pairs ------------------------------------------------------------------
@@ -214,27 +223,29 @@ class VDSM(VideoModel):
         b, t = clip.shape[:2]
         with pyro.plate("clips", b):
             s = self._sample_identity_prior(clip, annealing)
-            with poutine.scale(scale=annealing.pose):
-                z = pyro.sample("z", _normal(clip.new_zeros(b, t, self.pose_dim), 1.0, 2))
+            z = clip.new_zeros(b, t, self.pose_dim)
+            if annealing.pose is not None:
+                with poutine.scale(scale=annealing.pose):
+                    z = pyro.sample("z", _normal(z, 1.0, 2))
             self._observe(clip, z, self.mixing_weights(s, annealing.temperature))
 
     def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
         """The guide of ``pretrain``: s from all frames, z_t from its own frame."""
         features = self._features(clip)
-        loc, scale = self.pose_head(features)
-        with pyro.plate("clips", clip.shape[0]):
-            self._sample_identity(features, annealing)
-            with poutine.scale(scale=annealing.pose):
-                pyro.sample("z", _normal(loc, scale, 2))
+        self._frame_guide(features, features, annealing)
 
     def partner_guide(self, clip: Tensor, annealing: Annealing) -> None:
         """The guide of ``pretrain`` with s of a clip from its partner's frames alone."""
         features = self._features(clip)
-        loc, scale = self.pose_head(features)
-        with pyro.plate("clips", clip.shape[0]):
-            self._sample_identity(features.roll(clip.shape[0] // 2, dims=0), annealing)
-            with poutine.scale(scale=annealing.pose):
-                pyro.sample("z", _normal(loc, scale, 2))
+        self._frame_guide(features, features.roll(clip.shape[0] // 2, dims=0), annealing)
+
+    def _frame_guide(self, features: Tensor, identity_from: Tensor, annealing: Annealing) -> None:
+        with pyro.plate("clips", features.shape[0]):
+            self._sample_identity(identity_from, annealing)
+            if annealing.pose is not None:
+                loc, scale = self.pose_head(features)
+                with poutine.scale(scale=annealing.pose):
+                    pyro.sample("z", _normal(loc, scale, 2))
 
     def clip_model(self, clip: Tensor, annealing: Annealing) -> None:
         """The model of ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""

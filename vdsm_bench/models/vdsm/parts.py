@@ -29,10 +29,12 @@ def _start_scale_at(layer: nn.Linear, rows: slice, scale: float) -> None:
 class PoseHead(nn.Module):
     """q(z_t | x_t): features ``[N, F]`` to loc and scale ``[N, pose_dim]``."""
 
-    def __init__(self, feature_dim: int, pose_dim: int) -> None:
+    def __init__(self, feature_dim: int, pose_dim: int, scale: float | None) -> None:
         super().__init__()
         self.layer = nn.Linear(feature_dim, 2 * pose_dim)
         keep_signal(self.layer)
+        if scale is not None:
+            _start_scale_at(self.layer, slice(pose_dim, None), scale)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale."""

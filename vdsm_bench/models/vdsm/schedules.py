@@ -10,8 +10,6 @@ from scipy.interpolate import interp1d
 
 #: where the four given values of the pose schedule stand, as shares of the epochs
 SPLINE_KNOTS = (0.0, 0.5, 0.8, 1.0)
-#: the same for the held schedule
-HELD_KNOTS = (0.0, 0.2, 0.7, 1.0)
 SPLINE_RANGE = (0.005, 80.0)
 
 
@@ -53,8 +51,8 @@ def quadratic_spline(values: Sequence[float], *, epoch: int, n_epochs: int) -> f
     return float(np.clip(interp1d(knots, values, kind="quadratic")(epoch), *SPLINE_RANGE))
 
 
-def held(values: Sequence[float], *, epoch: int, n_epochs: int) -> float:
-    """Geometric interpolation of four values at 0, 1/5, 7/10 and the last epoch.
+def geometric(values: Sequence[float], *, epoch: int, n_epochs: int) -> float:
+    """Geometric interpolation of four values at 0, 1/2, 4/5 and the last epoch.
 
     Args:
         values: the four values, positive.
@@ -62,4 +60,4 @@ def held(values: Sequence[float], *, epoch: int, n_epochs: int) -> float:
         n_epochs: E.
     """
     share = epoch / max(n_epochs - 1, 1)
-    return float(np.exp(np.interp(share, HELD_KNOTS, np.log(values))))
+    return float(np.exp(np.interp(share, SPLINE_KNOTS, np.log(values))))
