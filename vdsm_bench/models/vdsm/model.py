@@ -70,7 +70,8 @@ class VDSM(VideoModel):
         rnn_dropout: dropout between their layers.
         transition_width: hidden width of the gated transition.
         likelihood: of the pixels. ``bernoulli`` is the paper's, a continuous relaxation on
-            grey values; ``continuous-bernoulli`` and ``gaussian`` (variance 0.1^2) are proper.
+            grey values; ``continuous-bernoulli`` and ``gaussian`` are proper.
+        pixel_scale: standard deviation of the ``gaussian`` likelihood.
         temperature: start and end of the temperature in ``pretrain`` (half-cosine over half of it).
         pose_kl: weight of the pose KL in ``pretrain`` at four times.
         pose_kl_shape: ``spline``, the paper's quadratic through 0, 1/2, 4/5 and the end; or
@@ -106,6 +107,7 @@ class VDSM(VideoModel):
         rnn_dropout: float = 0.2,
         transition_width: int = 64,
         likelihood: Likelihood = "bernoulli",
+        pixel_scale: float = 0.1,
         temperature: tuple[float, float] = (1.0, 10.0),
         pose_kl: Knots = (30.0, 0.2, 0.4, 1.0),
         pose_kl_shape: Literal["spline", "geometric"] = "spline",
@@ -118,7 +120,7 @@ class VDSM(VideoModel):
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
         self.n_frames = clip.frames
-        self.likelihood = likelihood
+        self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.temperature = temperature
         self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
         self.pose_kl_shape, self.pose_shut = pose_kl_shape, pose_shut
@@ -302,7 +304,7 @@ class VDSM(VideoModel):
         elif self.likelihood == "continuous-bernoulli":
             density = dist.ContinuousBernoulli(logits=logits, validate_args=False)
         else:
-            density = dist.Normal(torch.sigmoid(logits), 0.1, validate_args=False)
+            density = dist.Normal(torch.sigmoid(logits), self.pixel_scale, validate_args=False)
         pyro.sample("x", density.to_event(4), obs=clip)
 
     # -- codes -------------------------------------------------------------------------------
