@@ -1,0 +1,56 @@
+"""Every command of the README and the docs is one that exists, with options that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from vdsm_bench.cli.main import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _commands():
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:2] == ["python3", "bootstrap.py"]:
+                    words = words[2:]
+                if words:
+                    yield pytest.param(words, id=f"{page.name}: {' '.join(words)}"[:90])
+
+
+def _walk(words):
+    """Returns the sub-command that the words lead to, and the words that are left for it."""
+    command, left = cli, list(words)
+    while isinstance(command, click.Group) and left and not left[0].startswith("-"):
+        name = left.pop(0)
+        command = command.get_command(click.Context(command), name)
+        assert command is not None, name
+    return command, left
+
+
+@pytest.mark.parametrize("words", list(_commands()))
+def test_command_exists(words):
+    assert words[0] in {"vdsm-bench", "pytest", "git", "pip"}
+    if words[0] == "vdsm-bench":
+        command, left = _walk(words[1:])
+        command.make_context(words[0], left)  # parses every option and argument; calls nothing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_first_screen_has_the_two_commands():
+    first = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
+    assert "python3 bootstrap.py vdsm-bench run --model vdsm --dataset mug" in first
+    assert "python3 bootstrap.py pytest" in first
+    assert "python3 bootstrap.py pytest" in (ROOT / ".ci" / "run").read_text()
