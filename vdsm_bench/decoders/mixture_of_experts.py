@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,18 @@ class MixtureOfExpertsDecoder(FrameDecoder):
     Deviation:
         The release draws the experts with the fan-in of the whole bank and lets blending
         shrink them once more by the square root of their number, so that its decoder
-        answers 0.5 everywhere at first. Here each expert has its own fan-in, and with
-        ``keep_scale`` starts the square root of ``identity_dim`` larger, so that an even
-        blend has the scale of one ordinary decoder.
+        answers 0.5 everywhere at first. Here every expert has its own fan-in, and ``start``
+        says what an even blend of them looks like.
 
     Args:
         clip: shape of the clips.
         pose_dim: width of the pose code.
         identity_dim: number of experts.
         widths: channels at 4 x 4, 8 x 8 and so on.
-        keep_scale: see above.
+        start: ``own-scale``, independent experts, whose blend shrinks; ``kept-scale``,
+            independent experts the square root of ``identity_dim`` larger, whose even blend
+            has the scale of one decoder; ``shared-base``, one decoder common to all plus an
+            own part of the same scale, so that a pose means much the same to every identity.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         pose_dim: int,
         identity_dim: int,
         widths: tuple[int, ...] = (512, 256, 128, 64),
-        keep_scale: bool = True,
+        start: Literal["own-scale", "kept-scale", "shared-base"] = "kept-scale",
     ) -> None:
         super().__init__()
         self.pose_dim = pose_dim
@@ -51,11 +54,13 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             widths=widths,
             owner="decoders/mixture-of-experts",
         )
-        gain = math.sqrt(identity_dim) if keep_scale else 1.0
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(identity_dim, inside, 4, 4, outside) * (gain * scale))
-            for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True)
-        )
+        gain = math.sqrt(identity_dim) if start == "kept-scale" else 1.0
+        base = 1.0 if start == "shared-base" else 0.0
+        self.weights = nn.ParameterList()
+        for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True):
+            own = gain * torch.randn(identity_dim, inside, 4, 4, outside)
+            common = base * torch.randn(inside, 4, 4, outside)
+            self.weights.append(nn.Parameter(scale * (common + own)))
         self.biases = nn.ParameterList(
             nn.Parameter(torch.zeros(identity_dim, outside)) for _, outside in shapes
         )

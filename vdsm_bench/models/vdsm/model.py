@@ -79,7 +79,7 @@ class VDSM(VideoModel):
         pose_shut: share of ``pretrain`` in which the decoder is shown z = 0 and there is no
             pose KL; ``pose_kl`` runs over the rest.
         pose_scale: standard deviation at which q(z_t | x_t) starts; softplus(0) = 0.7 if None.
-        identity_kl_start: weight of the identity KL when ``pretrain`` begins; ends at 1.
+        identity_kl: weight of the identity KL when ``pretrain`` begins and from its third on.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
         sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
@@ -113,7 +113,7 @@ class VDSM(VideoModel):
         pose_kl_shape: Literal["spline", "geometric"] = "spline",
         pose_shut: float = 0.0,
         pose_scale: float | None = None,
-        identity_kl_start: float = 0.1,
+        identity_kl: tuple[float, float] = (0.1, 1.0),
         identity_from: Literal["clip", "partner"] = "clip",
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
     ) -> None:
@@ -124,7 +124,7 @@ class VDSM(VideoModel):
         self.temperature = temperature
         self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
         self.pose_kl_shape, self.pose_shut = pose_kl_shape, pose_shut
-        self.identity_kl_start = identity_kl_start
+        self.identity_kl = identity_kl
         self.identity_from = identity_from
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
@@ -158,13 +158,13 @@ class VDSM(VideoModel):
         if stage == "pretrain":
             return Annealing(
                 temperature=cosine_ramp(start, end, 2, epoch=epoch, n_epochs=n),
-                identity=cosine_ramp(self.identity_kl_start, 1.0, 3, epoch=epoch, n_epochs=n),
+                identity=cosine_ramp(*self.identity_kl, 3, epoch=epoch, n_epochs=n),
                 pose=self._pose_weight(epoch, n),
                 motion=0.0,
             )
         return Annealing(
             temperature=end,
-            identity=1.0,
+            identity=self.identity_kl[1],
             pose=quadratic_spline(self.sequence_pose_kl, epoch=epoch, n_epochs=n),
             motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n),
         )
