@@ -9,12 +9,10 @@ from vdsm_bench.config import (
     CellConfig,
     content_key,
     merge,
-    parse_assignments,
-    parse_instance,
-    read_config_file,
     resolve,
 )
 from vdsm_bench.errors import UsageError
+from vdsm_bench.notation import parse_assignments, parse_instance, read_config_file
 from vdsm_bench.registry import Entry
 
 
@@ -78,6 +76,9 @@ def test_the_split_is_the_dataset_s_unless_asked_for():
         ("data.frames=many", "data.frames"),
         ("data.frames=0", "data.frames"),
         ("evaluation.bootstrap=1", "evaluation.bootstrap"),
+        ("data.frames=true", "data.frames"),
+        ("data.dataset=sprites", "cannot be set"),
+        ("training.sequence.learning_rate=.inf", "finite"),
         ("seed=3", "Unknown key 'seed'"),
         ("data=3", "write data.KEY=VALUE"),
     ],
@@ -147,3 +148,46 @@ def test_a_broken_file_is_a_usage_error_that_names_it(tmp_path, content):
 def test_a_missing_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="nowhere.yaml"):
         read_config_file(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["data.frames=[", "data.frames=!!python/name:os.system", "data.frames=2020-01-01"]
+)
+def test_a_value_that_does_not_read_is_refused(text):
+    with pytest.raises(UsageError, match="does not read"):
+        parse_assignments([text])
+
+
+@pytest.mark.parametrize("text", ["toy[a=[]", "toy[a=3][b=1]", "toy[a=b: c: d]"])
+def test_brackets_that_do_not_match_are_refused(text):
+    with pytest.raises(UsageError, match="do not match|does not read"):
+        parse_instance(text)
+
+
+@pytest.mark.parametrize("text", ["3: {a: 1}", "training: {3: {epochs: 1}}", "model: {3: 1}"])
+def test_a_key_that_is_no_text_is_refused(tmp_path, text):
+    path = tmp_path / "cell.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="is no text"):
+        read_config_file(path)
+
+
+def test_a_number_without_a_dot_is_a_number():
+    assert parse_assignments(["a.b=1e-3", "a.c=[-2E4, 3, 1e3x]"]) == {
+        "a": {"b": 1e-3, "c": [-2e4, 3, "1e3x"]}
+    }
+
+
+def test_another_part_takes_none_of_the_arguments_of_the_one_before():
+    table = small_table()
+    table.add(Entry("encoders", "deep", "An encoder.", "m:Deep", {"depth": 3}))
+    low = {"model": {"encoder": {"name": "conv", "width": 9}}}
+    high = {"model": {"encoder": {"name": "deep", "depth": 2}}}
+    config = resolved(table, low, high, preset="small")
+    assert config.model.arguments == {"encoder": {"name": "deep", "depth": 2}}
+
+
+def test_pairs_of_an_odd_number_of_frames_are_refused():
+    layer = {"training": {"sequence": {"pairs": True, "frames": 5}}}
+    with pytest.raises(UsageError, match="even, not 5"):
+        resolved(small_table(), layer, preset="small")

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vdsm_bench.errors import UsageError, suggest
+from vdsm_bench.notation import merge, parse_instance
 from vdsm_bench.registry import Registry, split_part
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+    """Base of all settings: frozen; unknown keys and values of another type are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Settings)
@@ -161,57 +159,6 @@ def content_key(value: Any, length: int = 8) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
-def parse_instance(text: str) -> tuple[str, dict[str, Any]]:
-    """Parses ``name`` or ``name[key=value,...]`` into the name and its arguments."""
-    match = re.fullmatch(r"([^\[\]]+)(?:\[(.*)\])?", text.strip())
-    if match is None:
-        raise UsageError(f"'{text}' is no model; write name or name[key=value,...].")
-    arguments: dict[str, Any] = {}
-    for item in _split_outside_brackets(match.group(2) or ""):
-        key, separator, value = item.partition("=")
-        if not separator:
-            raise UsageError(f"'{item}' in '{text}' is no key=value.")
-        arguments[key.strip()] = _part_or_value(value.strip())
-    return match.group(1), arguments
-
-
-def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
-    """Turns ``a.b=value`` items into a nested mapping; values are read as YAML."""
-    tree: dict[str, Any] = {}
-    for item in items:
-        key, separator, value = item.partition("=")
-        if not separator or not key:
-            raise UsageError(f"--set wants KEY=VALUE, got '{item}'.")
-        tree = merge(tree, _nest(key.strip().split("."), yaml.safe_load(value)))
-    return tree
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Reads a YAML or JSON file with the same keys as ``--set``."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"The configuration {path} does not read: {error}.") from error
-    if not isinstance(content, Mapping):
-        raise UsageError(f"The configuration {path} is no mapping.")
-    return dict(content)
-
-
-def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges two nested mappings; the second wins, mappings are merged key by key."""
-    result = dict(low)
-    for key, value in high.items():
-        mine = result.get(key)
-        if isinstance(value, Mapping) and isinstance(mine, Mapping):
-            result[key] = merge(mine, value)
-        elif isinstance(value, Mapping) and isinstance(mine, str) and "name" not in value:
-            # arguments for a component that was given by its name alone
-            result[key] = {"name": mine, **value}
-        else:
-            result[key] = dict(value) if isinstance(value, Mapping) else value
-    return result
-
-
 def resolve(
     table: Registry,
     *,
@@ -265,7 +212,9 @@ def resolve(
     if data_entry.settings.get("split") and tree["data"].get("split") is None:
         tree["data"]["split"] = data_entry.settings["split"]
     tree["model"] = {"name": name, "arguments": model_arguments}
-    return validate(CellConfig, tree, "the configuration")
+    config = validate(CellConfig, tree, "the configuration")
+    _check_pairs(config)
+    return config
 
 
 def validate(kind: type[S], tree: Mapping[str, Any], where: str) -> S:
@@ -306,6 +255,21 @@ def _check_sections(layer: Mapping[str, Any]) -> None:
             )
         if not isinstance(value, Mapping):
             raise UsageError(f"'{key}' is a section; write {key}.KEY=VALUE.")
+    if "dataset" in layer.get("data", {}):
+        raise UsageError(
+            "'data.dataset' cannot be set: presets and splits follow the dataset.",
+            hint="--dataset NAME",
+        )
+
+
+def _check_pairs(config: CellConfig) -> None:
+    for key, stage in config.training.items():
+        frames = stage.frames or config.data.frames
+        if stage.pairs and frames % 2:
+            raise UsageError(
+                f"Stage '{key}' joins pairs of clips, so its frames must be even, not {frames}.",
+                hint=f"--set training.{key}.frames={frames + 1}",
+            )
 
 
 def _preset_layers(
@@ -327,31 +291,6 @@ def _for_every_stage(layer: Mapping[str, Any], stages: Iterable[str]) -> Mapping
         return layer
     named = {key: value for key, value in training.items() if key != "*"}
     return {**layer, "training": merge({stage: training["*"] for stage in stages}, named)}
-
-
-def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
-    for key in reversed(path):
-        value = {key: value}
-    return dict(value)
-
-
-def _split_outside_brackets(text: str) -> list[str]:
-    items, depth, current = [], 0, ""
-    for character in text:
-        depth += (character == "[") - (character == "]")
-        if character == "," and depth == 0:
-            items.append(current)
-            current = ""
-        else:
-            current += character
-    return [item for item in [*items, current] if item.strip()]
-
-
-def _part_or_value(text: str) -> Any:
-    if re.fullmatch(r"[a-z0-9-]+\[.*\]", text):
-        name, arguments = parse_instance(text)
-        return {"name": name, **arguments}
-    return yaml.safe_load(text)
 
 
 def _canonical_part(value: Any) -> Any:

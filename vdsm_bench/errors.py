@@ -69,7 +69,17 @@ class ProtocolError(VdsmBenchError):
     exit_code = 6
 
 
+def disk_error(error: OSError) -> DataError:
+    """Returns what the disk refused (read-only, full, no such folder) as an error to act on."""
+    where = f": {error.filename}" if error.filename is not None else ""
+    return DataError(
+        f"The disk refused: {error.strerror or error}{where}.",
+        hint="vdsm-bench doctor   (free space, and what can be written; other folders: "
+        "--runs-dir, --data-dir)",
+    )
+
+
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(wrong.lower(), list(known), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""

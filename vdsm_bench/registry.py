@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.resources
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -217,7 +218,9 @@ def split_part(value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def check_types(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
-    """Checks argument values against the constructor's annotations.
+    """Checks argument values, as JSON has them, against the constructor's annotations.
+
+    Nothing is converted, so text is no number and true is no 1; a list may stand for a tuple.
 
     Raises:
         UsageError: a value of the wrong type.
@@ -233,11 +236,12 @@ def check_types(target: Callable[..., Any], arguments: Mapping[str, Any], where:
         except PydanticUserError:  # BaseModel or dataclass: brings its own configuration
             adapter = TypeAdapter(parameter.annotation)
         try:
-            adapter.validate_python(arguments[key])
+            adapter.validate_json(json.dumps(arguments[key]), strict=True)
         except ValidationError as error:
             problem = error.errors()[0]
             raise UsageError(
-                f"{where}: argument '{key}' is {arguments[key]!r}: {problem['msg']}."
+                f"{where}: argument '{key}' is {arguments[key]!r}: {problem['msg']}.",
+                hint=f"vdsm-bench show {where}",
             ) from error
 
 

@@ -1,8 +1,9 @@
 import pytest
 
 from tests.runs.cells import TABLE
-from vdsm_bench.config import parse_assignments, resolve
+from vdsm_bench.config import resolve
 from vdsm_bench.errors import UsageError
+from vdsm_bench.notation import parse_assignments
 from vdsm_bench.runs.cell import cell_key, comparable, folder_name, plan_cells
 
 DATA, PROTOCOL = {"content": "c", "splits": "s"}, {"judge": "j"}

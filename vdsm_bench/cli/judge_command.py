@@ -54,7 +54,8 @@ def train(
 ) -> None:
     """Train the judge of DATASET for a preset's clips, or reuse it."""
     from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.config import parse_assignments, resolve
+    from vdsm_bench.config import resolve
+    from vdsm_bench.notation import parse_assignments
     from vdsm_bench.registry import registry
     from vdsm_bench.runs.judging import judge_of
 

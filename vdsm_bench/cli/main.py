@@ -13,7 +13,7 @@ import click
 
 from vdsm_bench import __version__
 from vdsm_bench.cli.context import Session, note, session_options
-from vdsm_bench.errors import VdsmBenchError, suggest
+from vdsm_bench.errors import UsageError, VdsmBenchError, disk_error, suggest
 
 #: command -> one line of help; each lives in the file of its name
 COMMANDS = {
@@ -91,7 +91,12 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
             obj=session,
         )
         return answer if isinstance(answer, int) else 0
-    except VdsmBenchError as error:
+    except (VdsmBenchError, OSError) as problem:
+        if session.debug:
+            traceback.print_exc()
+        error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
+        if error.hint is None and isinstance(error, UsageError):
+            error.hint = "vdsm-bench --help"
         note(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:

@@ -83,7 +83,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Train and score models on datasets; typing it twice continues or reuses."""
-    from vdsm_bench.config import parse_assignments, read_config_file
+    from vdsm_bench.notation import parse_assignments, read_config_file
     from vdsm_bench.registry import registry
     from vdsm_bench.runs.cell import plan_cells
 
