@@ -90,7 +90,7 @@ def test_controls_stand_beside_the_cells_of_their_protocol(tmp_path):
 
 def test_damaged_controls_do_not_hide_the_cells(tmp_path):
     make_cell(tmp_path)
-    for content in ({}, {"rows": 3}):
+    for content in ({}, {"rows": 3}, {"rows": [], "chance": {}}):
         write_json(controls(tmp_path), content)
         rows = leaderboard(tmp_path)
         assert [row["status"] for row in rows] == ["done", "damaged"]
@@ -105,3 +105,10 @@ def test_table_fits_a_terminal_and_shows_what_matters(tmp_path):
     assert max(map(len, text.splitlines())) <= 100
     for wanted in ("0.900", "collapsed", "diverged", "loss is nan", "64 px", "–"):
         assert wanted in text
+
+
+def test_an_instance_keeps_its_brackets_in_the_table(tmp_path):
+    make_cell(tmp_path, model="toy[decoder=single]")
+    console = Console(width=100, file=io.StringIO())
+    console.print(render(leaderboard(tmp_path)))
+    assert "[decoder=single]" in console.file.getvalue()

@@ -182,7 +182,7 @@ def _control_rows(runs_dir: Path) -> list[Row]:
             continue  # moved aside by --fresh
         try:
             rows += _controls_of(read_json(path))
-        except (DataError, KeyError, TypeError, AttributeError) as error:
+        except (DataError, LookupError, TypeError, AttributeError) as error:
             damaged = f"{path} is damaged ({error}); the next run makes it anew."
             rows.append(
                 _empty_row(

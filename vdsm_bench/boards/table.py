@@ -85,7 +85,7 @@ def _title(row: Row) -> str:
 
 def _table(title: str, rows: Sequence[Row], everything: bool) -> Table:
     table = Table(
-        title=title,
+        title=Text(title),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -103,7 +103,8 @@ def _table(title: str, rows: Sequence[Row], everything: bool) -> Table:
     table.add_column("", no_wrap=True)
     for row in rows:
         run = f"{row['preset']} ×{row['n_seeds']}" if row["n_seeds"] else ""
-        cells = [str(row["model"]), run]
+        # Text: a model instance is called name[key=value], and rich reads brackets as markup
+        cells: list[RenderableType] = [Text(str(row["model"])), run]
         cells += [_score(row, name, everything) for name in scores]
         cells += [str(row[name]) if row[name] is not None else "" for name in trailing]
         cells.append("collapsed" if row["collapsed"] else "")
