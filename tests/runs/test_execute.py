@@ -1,5 +1,6 @@
 """One cell from configuration to row, and everything that can get in its way."""
 
+import errno
 import json
 
 import pytest
@@ -237,3 +238,40 @@ def test_clips_that_changed_since_are_refused(bench, table, data_dir, shared_run
     record.config["inputs"]["data"]["content"] = "other"
     with pytest.raises(DataError, match="other clips"):
         restore_cell(table, record, data_dir=data_dir, reporter=listener)
+
+
+def test_a_damaged_configuration_is_written_again(bench):
+    (first,), _ = bench(seeds=(3,))
+    (first.folder / "config.json").write_text("{")
+    (again,), _ = bench(seeds=(3,))
+    assert (again.state, again.reused) == ("done", False)
+    assert read_cell(again.folder).state == "done"
+    assert numbers(again.metrics) == numbers(first.metrics)
+
+
+def test_a_wrong_value_leaves_no_folder(bench, tmp_path):
+    layers = ({"model": {"code": "six"}}, {"model": {"code": True}}, {"evaluation": {"clips": 1}})
+    for layer, code in zip(layers, (2, 2, 6), strict=True):
+        (refused,), _ = bench(layer=layer, runs_dir=tmp_path)
+        assert (refused.exit_code, refused.folder) == (code, None)
+    assert scan_cells(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["write_status", "log"])
+def test_a_disk_that_refuses_while_a_cell_works_stops_that_cell_alone(
+    bench, monkeypatch, tmp_path, name
+):
+    def refuse(self, *arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+
+    monkeypatch.setattr(CellFolder, name, refuse)
+    outcomes, _ = bench(seeds=(0, 1), runs_dir=tmp_path)
+    assert [(outcome.state, outcome.exit_code) for outcome in outcomes] == [("failed", 3)] * 2
+    assert all("No space left" in outcome.error for outcome in outcomes)
+    assert all("vdsm-bench doctor" in outcome.error for outcome in outcomes)
+
+
+def test_a_runs_folder_that_cannot_be_written_is_3(bench, tmp_path):
+    (tmp_path / "cells").write_text("a file in its place")
+    (refused,), _ = bench(runs_dir=tmp_path)
+    assert (refused.state, refused.exit_code) == ("failed", 3)

@@ -55,3 +55,17 @@ def test_hidden_folders_are_no_cells(tmp_path):
     folder = make_cell(tmp_path)
     folder.path.rename(folder.path.with_name("." + folder.path.name + ".old-1"))
     assert scan_cells(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"judge": 3},
+        {"scores": {"mse": {"value": "x"}}},
+        {"long": 3},
+        {"long": [{"metric": "identity_accuracy", "value": 0.5}]},
+    ],
+)
+def test_a_row_with_fields_of_the_wrong_kind_is_damaged(tmp_path, field):
+    folder = make_cell(tmp_path, **field)
+    assert read_cell(folder.path).state == "damaged"

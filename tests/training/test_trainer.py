@@ -15,6 +15,7 @@ from vdsm_bench.config import StageSettings
 from vdsm_bench.errors import DataError, DivergedError, UsageError
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.checkpoint import load_weights
+from vdsm_bench.training.journal import Journal
 from vdsm_bench.training.trainer import Trainer, learning_rate
 
 
@@ -212,3 +213,12 @@ def test_the_learning_rate_falls_over_the_cool_down():
     assert learning_rate(settings, 99) == pytest.approx(0.05)
     constant = settings.model_copy(update={"cool_down": 0.0})
     assert learning_rate(constant, 99) == 1.0
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"a": 1}', '{"stage": "a", "step": "x"}', "garbage"])
+def test_a_damaged_journal_is_cut_at_the_damage(tmp_path, line):
+    path = tmp_path / "train.jsonl"
+    good = '{"stage": "a", "epoch": 0, "step": 0}'
+    path.write_text(f"{good}\n{line}\n{good}\n")
+    Journal(path, ["a"]).rewind("a", 5)
+    assert path.read_text() == f"{good}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,15 @@ from typing import Any
 from vdsm_bench.config import DataSettings
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import choose_device, prepare_process
-from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError
-from vdsm_bench.files import hold, move_aside, read_json, write_json
+from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError, disk_error
+from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, comparable
 from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.environment import describe_environment
-from vdsm_bench.runs.folder import CellFolder, check_metrics
+from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.runs.media import write_media
 from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.monitor import AT_THE_END, Monitor
@@ -135,17 +136,22 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             reused = _finished(place)
             if reused is not None:
                 return _done(cell, place, reused, reused_row=True)
+            # what can be refused is refused before it has a folder and costs hours
+            model = build_model(context.table, bench, cell)
+            _ = protocol.request
             folder = place
             _open_folder(place, cell, key, desk.device)
-            metrics = _work(cell, key, place, bench, protocol, desk)
+            metrics = _work(cell, key, place, bench, protocol, desk, model)
             return _done(cell, place, metrics, reused_row=False)
-    except VdsmBenchError as error:
+    except (VdsmBenchError, OSError) as problem:
+        error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
         state = "diverged" if isinstance(error, DivergedError) else "failed"
         return _failed(cell, folder, state, str(error), error.exit_code, error.message)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         if folder is not None:
-            folder.log(traceback.format_exc())
+            with contextlib.suppress(OSError):
+                folder.log(traceback.format_exc())
             text += f" (traceback in {folder.log_file})"
         else:
             traceback.print_exc()
@@ -157,15 +163,8 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
 
 
 def _finished(folder: CellFolder) -> dict[str, Any] | None:
-    """Returns the row of a finished cell; a damaged row is made again."""
-    try:
-        if folder.read_status().state != "done":
-            return None
-        metrics = read_json(folder.metrics_file)
-        check_metrics(metrics, folder.metrics_file)
-    except DataError:
-        return None
-    return metrics
+    """Returns the row of a finished cell; what is damaged is made again."""
+    return read_cell(folder.path).metrics
 
 
 def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, device: str) -> None:
@@ -190,11 +189,11 @@ def _work(
     bench: Bench,
     protocol: ScoringProtocol,
     desk: Desk,
+    model: VideoModel,
 ) -> dict[str, Any]:
     context, config = desk.context, cell.config
     context.reporter.say(f"{cell.label}: {folder.path}")
     monitor = Monitor(bench, protocol, folder, desk.device)
-    model = build_model(context.table, bench, cell)
     folder.write_status("training")
     summary = Trainer(
         model,
@@ -281,8 +280,9 @@ def _failed(
     cell: Cell, folder: CellFolder | None, state: Any, text: str, code: int, reason: str
 ) -> Outcome:
     if folder is not None:
-        folder.log(f"{state}: {text}")
-        folder.write_status(state, note=reason)
+        with contextlib.suppress(OSError, DataError):  # a full disk takes no note of its fullness
+            folder.log(f"{state}: {text}")
+            folder.write_status(state, note=reason)
     return Outcome(
         label=cell.label,
         state=state,
@@ -298,5 +298,6 @@ def _interrupt(folder: CellFolder) -> None:
         stage, epoch, note = last.stage, last.epoch, last.note
     except DataError:
         stage = epoch = note = None
-    folder.write_status("interrupted", stage=stage, epoch=epoch, note=note)
-    folder.log("interrupted")
+    with contextlib.suppress(OSError, DataError):
+        folder.write_status("interrupted", stage=stage, epoch=epoch, note=note)
+        folder.log("interrupted")

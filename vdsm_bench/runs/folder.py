@@ -178,14 +178,21 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
         "slot": str, "dataset": str, "model": str, "preset": str, "seed": int, "split": str,
         "image_size": int, "frames": int, "supervision": str, "group": str, "protocol": dict,
         "scores": dict, "collapsed": (bool, type(None)), "training_seconds": (int, float),
+        "judge": dict,
     }  # fmt: skip
     for key, kind in wanted.items():
         if not isinstance(metrics.get(key), kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
     lines = metrics.get("long", [])
-    scores = [*metrics["scores"].values(), *(lines if isinstance(lines, list) else [lines])]
-    if not all(isinstance(score, dict) for score in scores):
-        raise DataError(f"{where} is damaged: a score is no object.")
+    if not isinstance(lines, list):
+        raise DataError(f"{where} is damaged: 'long' is no list.")
+    for score in [*metrics["scores"].values(), *lines]:
+        if not isinstance(score, dict) or not all(
+            isinstance(score.get(key), (int, float, type(None))) for key in ("value", "low", "high")
+        ):
+            raise DataError(f"{where} is damaged: a score is no object with numbers.")
+    if not all(isinstance(line.get("factor"), str) for line in lines):
+        raise DataError(f"{where} is damaged: a score per factor names no factor.")
 
 
 def _check_config(config: dict[str, Any], where: Path) -> None:

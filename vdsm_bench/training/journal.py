@@ -26,10 +26,11 @@ class Journal:
         for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:
-                break  # cut short by a kill: nothing after it can be whole
-            if (self._order.get(entry["stage"], -1), entry["step"]) >= limit:
-                break
+                place = (self._order.get(entry["stage"], -1), entry["step"])
+                if place >= limit:
+                    break
+            except (ValueError, TypeError, KeyError):
+                break  # cut short by a kill, or damaged: nothing after it can be relied on
             kept.append(line)
         write_text(self._path, "".join(line + "\n" for line in kept))
 
