@@ -16,7 +16,7 @@ from vdsm_bench.data.locate import (
     prepare_dataset,
 )
 from vdsm_bench.data.store_writer import StoreWriter
-from vdsm_bench.errors import DataError, UsageError
+from vdsm_bench.errors import ContractError, DataError, UsageError
 from vdsm_bench.registry import Entry, Registry
 
 from .conftest import card, write_toy
@@ -129,20 +129,20 @@ def test_a_source_that_is_no_folder_is_refused(table, tmp_path):
 
 def test_replacing_keeps_the_old_store_until_the_new_one_is_whole(table, tmp_path, monkeypatch):
     root = DataRoot(tmp_path, named=True)
-    write_toy(tmp_path / "dots", name="old")
+    write_toy(tmp_path / "dots", name="dots")
     monkeypatch.setattr(Dots, "fail", True)
     with pytest.raises(DataError, match="the pen broke"):
         prepare_dataset(table, "dots", root, replace=True)
-    assert prepare_dataset(table, "dots", root).name == "old"
+    assert len(prepare_dataset(table, "dots", root)) == 72
     monkeypatch.setattr(Dots, "fail", False)
-    assert prepare_dataset(table, "dots", root, replace=True).name == "dots"
+    assert len(prepare_dataset(table, "dots", root, replace=True)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [".dots.lock", "dots"]
 
 
 def test_a_replacement_that_was_killed_gives_the_old_store_back(table, tmp_path):
-    write_toy(tmp_path / "dots", name="old")
+    write_toy(tmp_path / "dots", name="dots")
     (tmp_path / "dots").rename(locate._aside(tmp_path / "dots"))
-    assert prepare_dataset(table, "dots", DataRoot(tmp_path, named=True)).name == "old"
+    assert len(prepare_dataset(table, "dots", DataRoot(tmp_path, named=True))) == 72
 
 
 PREPARE = """
@@ -195,3 +195,29 @@ def test_finding_the_root_imports_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path.cwd(), check=False).returncode == 0
+
+
+def test_a_store_under_another_name_is_refused(table, tmp_path):
+    """A row must not say mug because a folder is called so."""
+    root = DataRoot(tmp_path, named=True)
+    prepare_dataset(table, "dots", root).folder.rename(root.store("mug"))
+    with pytest.raises(DataError, match="holds dots, not mug"):
+        open_dataset(table, "mug", root)
+
+
+def test_a_card_of_another_name_breaks_the_contract(table, tmp_path):
+    table.register("datasets", "points")(Dots)
+    with pytest.raises(ContractError, match="card of datasets/points says 'dots'"):
+        prepare_dataset(table, "points", DataRoot(tmp_path, named=True))
+
+
+def test_a_damaged_source_names_the_command_to_type_when_it_is_mended(table, tmp_path):
+    with pytest.raises(DataError) as caught:
+        prepare_dataset(table, "mug", DataRoot(tmp_path / "d", named=True), source=tmp_path)
+    assert f"vdsm-bench data prepare mug --from {tmp_path}" in caught.value.hint
+
+
+def test_a_file_in_the_place_of_a_store_is_damage(table, tmp_path):
+    (tmp_path / "dots").write_text("x")
+    with pytest.raises(DataError, match="damaged: there is no card.json"):
+        open_dataset(table, "dots", DataRoot(tmp_path, named=True))

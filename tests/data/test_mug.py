@@ -150,6 +150,7 @@ def as_nan(clip):
         (with_label(7, 1, 9), r"labels\.npz, row 7: action 9"),
         (with_label(7, 1, 1.5), r"row 7: action 1\.5"),
         (with_label(7, 0, -1), r"row 7: identity -1"),
+        (with_label(7, 0, 1e30), r"row 7: identity 1e\+30"),
         (with_label(7, 0, np.nan), r"row 7: identity nan"),
         (lambda clips, labels: (clips, labels[:-1]), r"labels\.npz has 26 labels for 27 clips"),
         (lambda clips, labels: (clips, np.array([["a", "b"]] * 27)), r"labels are no numbers"),

@@ -127,6 +127,14 @@ def lose_key(folder):
             "damaged",
         ),
         (lambda folder: change_clips(folder, offsets=np.arange(73)), "offsets"),
+        (
+            lambda folder: change_clips(folder, **{"label.action": np.zeros(72, np.int64)}),
+            "clips.npz does not match its checksum",
+        ),
+        (lambda folder: change_card(folder, sha256={}), "damaged"),
+        (lambda folder: change_card(folder, factors=[]), "card.json does not match the labels"),
+        (lambda folder: change_card(folder, split="foo"), "split rule 'foo'"),
+        (lambda folder: (folder / "card.json").unlink(), "there is no card.json"),
     ],
 )
 def test_damage_is_found_on_opening(toy, damage, says):
@@ -144,12 +152,6 @@ def test_a_flipped_bit_is_found_by_verify(toy):
     store = ClipStore.open(toy.folder)
     with pytest.raises(DataError, match="frames.npy does not match its checksum"):
         store.verify()
-
-
-def test_swapped_labels_are_found_by_verify(toy):
-    change_clips(toy.folder, **{"label.action": np.zeros(72, np.int64)})
-    with pytest.raises(DataError, match="clips.npz does not match"):
-        ClipStore.open(toy.folder).verify()
 
 
 def test_a_clip_that_does_not_exist_is_refused(toy):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vdsm_bench.errors import DataError
+from vdsm_bench.errors import ContractError, DataError
 from vdsm_bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -60,8 +60,11 @@ def build_dataset(table: Registry, name: str) -> VideoDataset:
 
     Raises:
         UsageError: no such dataset.
+        ContractError: its card has another name; rows would say that one.
     """
     dataset: VideoDataset = table.factory("datasets", name)()
+    if dataset.card.name != name:
+        raise ContractError(f"The card of datasets/{name} says '{dataset.card.name}'.")
     return dataset
 
 
@@ -101,8 +104,6 @@ def open_dataset(
         UsageError: no such dataset.
         DataError: an imported dataset that is not there, or a damaged store.
     """
-    from vdsm_bench.data.store import ClipStore
-
     say = log or _say_nothing
     used = dataset_to_use(table, name, root)
     if used != name:
@@ -110,8 +111,8 @@ def open_dataset(
             f"No {name} in {root.path}: using the stand-in {used}; its rows say {used}. "
             f"Your own files: vdsm-bench data prepare {name} --from FOLDER"
         )
-    if root.has(used):
-        return ClipStore.open(root.store(used))
+    if root.store(used).exists():
+        return _opened(used, root)
     dataset = build_dataset(table, used)
     if dataset.card.access == "import":
         raise DataError(
@@ -151,7 +152,6 @@ def prepare_dataset(
     """
     from filelock import Timeout
 
-    from vdsm_bench.data.store import ClipStore
     from vdsm_bench.data.store_writer import store_lock
 
     dataset, folder = build_dataset(table, name), root.store(name)
@@ -171,9 +171,26 @@ def prepare_dataset(
             dataset.prepare(folder, source=source, progress=progress)
         elif replace:
             _replace(dataset, folder, source, progress)
-        return ClipStore.open(folder)
+        return _opened(name, root)
+    except DataError as error:
+        if error.hint is None and source is not None:
+            error.hint = f"mend it, then: vdsm-bench data prepare {name} --from {source}"
+        raise
     finally:
         lock.release()
+
+
+def _opened(name: str, root: DataRoot) -> ClipStore:
+    """Opens a store that is what its folder is called: a row must not say another dataset."""
+    from vdsm_bench.data.store import ClipStore
+
+    store = ClipStore.open(root.store(name))
+    if store.name != name:
+        raise DataError(
+            f"{store.folder} holds {store.name}, not {name}.",
+            hint=f"rename the folder to {store.name}, then: vdsm-bench data prepare {name}",
+        )
+    return store
 
 
 def _replace(

@@ -30,6 +30,8 @@ SIZE, FACE, RELEASED_CROP = 64, 112, 160
 STORED_CODES = (0, 1, 7, 3, 4, 8)
 _LEFT_OUT = (2, 5, 6)
 _SHORTEST = 2
+#: highest number of an identity that is taken for one
+_HIGHEST = 9999
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 
@@ -191,8 +193,10 @@ def _check_labels(path: Path, labels: AnyArray, clips: int) -> IntArray:
         raise DataError(f"{path}: labels are no numbers ({error}).") from error
     known = (*STORED_CODES, *_LEFT_OUT)
     for row, (who, what) in enumerate(numbers):
-        if not (np.isfinite(who) and who >= 0 and who == int(who)):
-            raise DataError(f"{path}, row {row}: identity {who:g} is no number from 0 up.")
+        if not (0 <= who <= _HIGHEST and who == int(who)):  # written so that NaN fails too
+            raise DataError(
+                f"{path}, row {row}: identity {who:g} is no whole number from 0 to {_HIGHEST}."
+            )
         if what not in known:
             raise DataError(
                 f"{path}, row {row}: action {what:g} is none of the stored codes 0 to 8 "
