@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -12,6 +13,8 @@ from vdsm_bench.registry import (
     KINDS,
     Entry,
     Registry,
+    _load_entry_point,
+    check_types,
     load_registry,
     registry_path,
     split_part,
@@ -171,3 +174,24 @@ def test_an_unknown_kind_in_the_file_names_the_file(tmp_path):
 def test_the_catalogue_is_found_in_a_checkout():
     assert registry_path().name == "registry.yaml"
     assert registry_path().is_file()
+
+
+def test_an_entry_point_that_exits_while_it_is_imported_breaks_only_itself(tmp_path, monkeypatch):
+    (tmp_path / "exiting_script.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependencyError, match="does not load: SystemExit"):
+        _load_entry_point(EntryPoint("x", "exiting_script:X", "vdsm_bench.models"))
+
+
+@pytest.mark.parametrize("value", ["30", True, 2.5, None, [1]])
+def test_a_value_of_another_type_is_refused(value):
+    with pytest.raises(UsageError, match="argument 'width'"):
+        check_types(_wide, {"width": value}, "encoders/wide")
+
+
+def _wide(*, width: int = 3, sizes: tuple[int, ...] = (1,), rate: float = 1.0) -> None:
+    """A constructor."""
+
+
+def test_a_list_is_a_tuple_and_a_whole_number_a_float():
+    check_types(_wide, {"sizes": [1, 2], "rate": 2, "width": 4}, "encoders/wide")

@@ -85,7 +85,10 @@ class Entry:
         if base_target is not None:
             base = import_target(base_target, where)
             if not (inspect.isclass(target) and issubclass(target, base)):
-                raise ContractError(f"{where}: {target!r} is not a {base.__name__}.")
+                raise ContractError(
+                    f"{where}: {target!r} is not a {base.__name__}.",
+                    hint=f"derive it from vdsm_bench.contracts.{base.__name__}",
+                )
         return target
 
 
@@ -280,7 +283,7 @@ def _with_signature(entry: Entry) -> Entry:
 def _load_entry_point(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may exit when it is imported
         raise MissingDependencyError(
             f"The entry point '{point.name}' ({point.group}, {point.value}) does not load: "
             f"{type(error).__name__}: {error}.",

@@ -2,6 +2,8 @@
 
 import errno
 import json
+from functools import partial
+from importlib.metadata import EntryPoint
 
 import pytest
 from safetensors.torch import load_file
@@ -9,6 +11,7 @@ from safetensors.torch import load_file
 from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import hold, read_json
+from vdsm_bench.registry import Entry, _load_entry_point
 from vdsm_bench.runs import execute
 from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
 from vdsm_bench.runs.monitor import Monitor
@@ -275,3 +278,14 @@ def test_a_runs_folder_that_cannot_be_written_is_3(bench, tmp_path):
     (tmp_path / "cells").write_text("a file in its place")
     (refused,), _ = bench(runs_dir=tmp_path)
     assert (refused.state, refused.exit_code) == ("failed", 3)
+
+
+def test_an_evaluator_of_another_package_that_does_not_load_is_left_out(
+    bench, table, monkeypatch, tmp_path
+):
+    point = EntryPoint("far", "nowhere.far:Far", "vdsm_bench.evaluators")
+    entry = Entry("evaluators", "far", "", loader=partial(_load_entry_point, point))
+    monkeypatch.setitem(table._entries, ("evaluators", "far"), entry)
+    (outcome,), listener = bench(runs_dir=tmp_path)
+    assert outcome.state == "done"
+    assert any("evaluators/far is left out" in line for line in listener.lines)

@@ -14,6 +14,7 @@ from typing import Any
 
 from vdsm_bench.config import CellConfig, JudgeSettings
 from vdsm_bench.contracts import EvaluationRequest, Evaluator, Judge
+from vdsm_bench.errors import VdsmBenchError
 from vdsm_bench.registry import Registry, import_target
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.reporting import Reporter
@@ -68,17 +69,23 @@ class ScoringProtocol:
         self.table, self.bench, self.device = table, bench, device
         self.judge_settings: JudgeSettings = config.judge
         self.evaluation = config.evaluation
+        self._left_out: list[str] = []
 
     @cached_property
     def evaluators(self) -> dict[str, Evaluator]:
-        """Every evaluator of the catalogue, those of other packages included."""
-        table = self.table
-        names = [
-            name
-            for name in table.names("evaluators")
-            if (entry := table.peek("evaluators", name)).target or entry.loader
-        ]
-        return {name: table.factory("evaluators", name)() for name in names}
+        """Every evaluator of the catalogue, those of other packages as far as they load."""
+        found: dict[str, Evaluator] = {}
+        for name in self.table.names("evaluators"):
+            entry = self.table.peek("evaluators", name)
+            if not (entry.target or entry.loader):
+                continue
+            try:
+                found[name] = self.table.factory("evaluators", name)()
+            except VdsmBenchError as error:
+                if entry.loader is None:
+                    raise
+                self._left_out.append(f"evaluators/{name} is left out: {error}")
+        return found
 
     @cached_property
     def judge_hash(self) -> str:
@@ -139,6 +146,8 @@ class ScoringProtocol:
             DataError: its folder is damaged.
         """
         folder = self.judge_folder(runs_dir)
+        for text in dict.fromkeys(self._left_out):
+            reporter.say(text)
         name = f"judge {self.bench.store.name}"
         if not folder.exists():
             reporter.say(f"{name}: training it on real training clips (once)")
