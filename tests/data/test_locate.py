@@ -136,7 +136,8 @@ def test_replacing_keeps_the_old_store_until_the_new_one_is_whole(table, tmp_pat
     assert len(prepare_dataset(table, "dots", root)) == 72
     monkeypatch.setattr(Dots, "fail", False)
     assert len(prepare_dataset(table, "dots", root, replace=True)) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".dots.lock", "dots"]
+    left = {path.name for path in tmp_path.iterdir()} - {".dots.lock"}  # stays with some filelocks
+    assert left == {"dots"}
 
 
 def test_a_replacement_that_was_killed_gives_the_old_store_back(table, tmp_path):
