@@ -212,9 +212,10 @@ def test_controls_are_scored_once_and_made_again_when_damaged(bench, shared_runs
     rows = {row["name"]: row["scores"] for row in read_json(path)["rows"]}
     assert list(rows)[0] == "real-data"
     assert rows["copy-identity-clip"]["consistent_accuracy"]["value"] == 1.0
-    path.write_text("{")
-    bench(seeds=(11,))
-    assert {row["name"] for row in read_json(path)["rows"]} == set(rows)
+    for seed, damage in enumerate(("{", "{}", '{"rows": 3}', '{"rows": []}', '{"rows": [1]}')):
+        path.write_text(damage)
+        bench(seeds=(11 + seed,))
+        assert {row["name"] for row in read_json(path)["rows"]} == set(rows)
 
 
 def _is_smoke(path):

@@ -96,7 +96,9 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
         if error.hint is None and isinstance(error, UsageError):
-            error.hint = "vdsm-bench --help"
+            given = sys.argv[1:] if arguments is None else arguments
+            named = [word for word in given if word in COMMANDS][:1]
+            error.hint = " ".join(["vdsm-bench", *named, "--help"])
         note(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:

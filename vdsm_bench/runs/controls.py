@@ -35,12 +35,19 @@ def obtain_controls(
     path = controls_file(protocol, judge)
     with hold(path, f"controls of {protocol.bench.store.name}", say=reporter.say):
         try:
-            return list(read_json(path)["rows"])
-        except (DataError, KeyError):
+            return _rows_of(path)
+        except DataError:
             content = _score_all(protocol, judge, reporter)
             content["key"] = path.stem.removeprefix("controls-")
             write_json(path, content)
             return list(content["rows"])
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    rows = read_json(path).get("rows")
+    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+        raise DataError(f"{path} is damaged: it holds no rows.")
+    return rows
 
 
 def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter) -> dict[str, Any]:
