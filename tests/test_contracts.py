@@ -7,6 +7,7 @@ import torch
 
 from vdsm_bench.config import preset_arguments, resolve
 from vdsm_bench.contracts import Batch, ClipShape, Progress, check_clip
+from vdsm_bench.errors import UsageError
 from vdsm_bench.registry import load_registry
 
 TABLE = load_registry()
@@ -150,3 +151,28 @@ def test_the_paper_sizes_have_the_papers_number_of_weights():
             )
         count = sum(p.numel() for p in decoder.parameters())
         assert count / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("kind", ["encoders", "decoders"])
+def test_default_sizes_fit_smaller_frames_too(kind, size):
+    """So that ``vdsm[decoder=single]`` or another encoder runs under every preset."""
+    shape = ClipShape(frames=2, channels=3, height=size, width=size)
+    for name in set(_own(kind)) - {"timm"}:
+        factory = TABLE.factory(kind, name)
+        if kind == "encoders":
+            encoder = factory(clip=shape)
+            assert encoder(torch.rand(2, 3, size, size)).shape == (2, encoder.feature_dim), name
+        else:
+            decoder = factory(clip=shape, pose_dim=3, identity_dim=2)
+            clip = decoder(torch.randn(1, 2, 3), torch.full((1, 2), 0.5))
+            assert clip.shape == (1, 2, 3, size, size), name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"pose_dim": 0}, {"rnn_layers": -1}, {"pose_shut": 1.0}, {"pose_kl": [1, 1, 0, 1]}],
+)
+def test_values_that_cannot_be_right_are_refused(arguments):
+    with pytest.raises(UsageError, match=f"'{next(iter(arguments))}'"):
+        TABLE.factory("models", "vdsm", arguments)

@@ -117,8 +117,11 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
         (["run", "--model", "vdsm", "--dataset", "mug", "--config", "no.yaml"], 2, "no.yaml"),
         (["run", "--model", "vdsm[pose_dmi=3]", "--dataset", "mug"], 2, "'pose_dim'"),
         (["run", "--model", "VDSM", "--dataset", "mug"], 2, "did you mean 'vdsm'"),
-        (["run", "--model", "vdsm", "--dataset", "mug", "--set", "data.frames=["], 2,
-         "vdsm-bench run --help"),
+        (
+            ["run", "--model", "vdsm", "--dataset", "mug", "--set", "data.frames=["],
+            2,
+            "vdsm-bench run --help",
+        ),
         (["list", "modles"], 2, "did you mean 'models'"),
         (["show", "vdsm"], 2, "vdsm-bench list"),
         (["show", "models/vsdm"], 2, "did you mean 'vdsm'"),

@@ -95,4 +95,6 @@ def test_the_scale_of_an_even_blend_at_the_start(start):
 
 def test_wrong_frame_size_says_what_to_give():
     with pytest.raises(UsageError, match="make 64 x 64 frames, not 32 x 32"):
-        MixtureOfExpertsDecoder(clip=ClipShape(4, 3, 32, 32), pose_dim=3, identity_dim=2)
+        MixtureOfExpertsDecoder(
+            clip=ClipShape(4, 3, 32, 32), pose_dim=3, identity_dim=2, widths=(8, 8, 8, 8)
+        )

@@ -30,7 +30,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         clip: shape of the clips.
         pose_dim: width of the pose code.
         identity_dim: number of experts.
-        widths: channels at 4 x 4, 8 x 8 and so on.
+        widths: channels at 4 x 4, 8 x 8 and so on; the paper's by default.
         start: ``own-scale``, independent experts, whose blend shrinks; ``kept-scale``,
             independent experts the square root of ``identity_dim`` larger, whose even blend
             has the scale of one decoder; ``shared-base``, one decoder common to all plus an
@@ -43,7 +43,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         clip: ClipShape,
         pose_dim: int,
         identity_dim: int,
-        widths: tuple[int, ...] = (512, 256, 128, 64),
+        widths: tuple[int, ...] | None = None,
         start: Literal["own-scale", "kept-scale", "shared-base"] = "kept-scale",
     ) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ class SingleDecoder(FrameDecoder):
         clip: shape of the clips.
         pose_dim: width of the pose code.
         identity_dim: width of the identity weights.
-        widths: channels at 4 x 4, 8 x 8 and so on.
+        widths: channels at 4 x 4, 8 x 8 and so on; the paper's by default.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class SingleDecoder(FrameDecoder):
         clip: ClipShape,
         pose_dim: int,
         identity_dim: int,
-        widths: tuple[int, ...] = (512, 256, 128, 64),
+        widths: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         shapes = layer_shapes(

@@ -9,10 +9,11 @@ from vdsm_bench.errors import UsageError
 
 #: LeakyReLU slope between the layers
 SLOPE = 0.01
+_PAPER = (512, 256, 128, 64)
 
 
 def layer_shapes(
-    *, clip: ClipShape, inputs: int, widths: tuple[int, ...], owner: str
+    *, clip: ClipShape, inputs: int, widths: tuple[int, ...] | None, owner: str
 ) -> list[tuple[int, int]]:
     """Returns (in, out) channels of each layer.
 
@@ -21,12 +22,14 @@ def layer_shapes(
     Args:
         clip: shape of the clips.
         inputs: width of the input ``[z_t, w]``.
-        widths: channels at 4 x 4, 8 x 8 and so on, up to half the frame size.
+        widths: channels at 4 x 4, 8 x 8 and so on, up to half the frame size; by default the
+            paper's, of which smaller frames take the last so many.
         owner: registry name, for the message.
 
     Raises:
         UsageError: frames that are not square, or not 4 times a power of two for these widths.
     """
+    widths = widths or _PAPER[-max(1, round(math.log2(clip.height / 4))) :]
     side = 4 * 2 ** len(widths)
     if (clip.height, clip.width) != (side, side):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -12,25 +13,27 @@ from vdsm_bench.errors import UsageError
 from vdsm_bench.initialisation import keep_signal
 from vdsm_bench.optional import import_optional
 
+_PAPER = (32, 32, 32, 64, 64)
+
 
 class BlurPoolEncoder(FrameEncoder):
     """Frames ``[N, C, H, W]`` to features ``[N, feature_dim]``; VDSM supplement, encoder table.
 
     Kernel 4 throughout; the first convolution has stride 1 and padding 1, the others
     stride 2 and none; LeakyReLU after each and BlurPool (filter 4, stride 1) after all
-    but the last. At 64 x 64 with the default channels the sides are 64, 63, 30, 14, 6, 2
-    and ``feature_dim`` is 64 * 2 * 2 = 256. Smaller images take fewer channels.
+    but the last. At 64 x 64 with the paper's channels 32, 32, 32, 64, 64 the sides are 64,
+    63, 30, 14, 6, 2 and ``feature_dim`` is 64 * 2 * 2 = 256.
 
     Args:
         clip: shape of the clips.
-        channels: output channels of each convolution.
+        channels: output channels of each convolution; by default the paper's, of which
+            smaller frames take the last so many.
     """
 
-    def __init__(
-        self, *, clip: ClipShape, channels: tuple[int, ...] = (32, 32, 32, 64, 64)
-    ) -> None:
+    def __init__(self, *, clip: ClipShape, channels: tuple[int, ...] | None = None) -> None:
         super().__init__()
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
+        channels = channels or _PAPER[-max(1, round(math.log2(min(clip.height, clip.width))) - 1) :]
         layers: list[nn.Module] = []
         height, width = clip.height, clip.width
         for index, (inside, outside) in enumerate(pairwise((clip.channels, *channels))):

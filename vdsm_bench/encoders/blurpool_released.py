@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -12,6 +13,8 @@ from vdsm_bench.contracts import ClipShape, FrameEncoder
 from vdsm_bench.errors import UsageError
 from vdsm_bench.initialisation import keep_signal
 from vdsm_bench.optional import import_optional
+
+_RELEASED = (32, 32, 64, 64)
 
 
 class ReleasedBlurPoolEncoder(FrameEncoder):
@@ -28,7 +31,8 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
 
     Args:
         clip: shape of the clips; sides are 4 times 2 to the number of blocks.
-        channels: output channels of each block.
+        channels: output channels of each block; by default the release's, of which smaller
+            frames take the last so many.
         features: output features.
         activation: see above.
     """
@@ -37,11 +41,12 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
         self,
         *,
         clip: ClipShape,
-        channels: tuple[int, ...] = (32, 32, 64, 64),
+        channels: tuple[int, ...] | None = None,
         features: int = 256,
         activation: Literal["leaky-relu", "as-released"] = "leaky-relu",
     ) -> None:
         super().__init__()
+        channels = channels or _RELEASED[-max(1, round(math.log2(clip.height / 4))) :]
         side = 4 * 2 ** len(channels)
         if (clip.height, clip.width) != (side, side):
             raise UsageError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import (
@@ -36,7 +37,7 @@ from vdsm_bench.models.vdsm.parts import (
 from vdsm_bench.models.vdsm.schedules import cosine_ramp, geometric, quadratic_spline
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
-Knots = tuple[float, float, float, float]
+Knots = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Annealing:
     identity: float
     pose: float | None
     motion: float
+
+    @property
+    def open_pose(self) -> float:
+        """The pose weight where the pose cannot be shut."""
+        return 1.0 if self.pose is None else self.pose
 
 
 class VDSM(VideoModel):
@@ -99,21 +105,21 @@ class VDSM(VideoModel):
         clip: ClipShape,
         encoder: Callable[..., FrameEncoder],
         decoder: Callable[..., FrameDecoder],
-        pose_dim: int = 30,
-        identity_dim: int = 15,
-        motion_dim: int = 50,
-        rnn_width: int = 512,
-        rnn_layers: int = 3,
-        rnn_dropout: float = 0.2,
-        transition_width: int = 64,
+        pose_dim: PositiveInt = 30,
+        identity_dim: PositiveInt = 15,
+        motion_dim: PositiveInt = 50,
+        rnn_width: PositiveInt = 512,
+        rnn_layers: PositiveInt = 3,
+        rnn_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
+        transition_width: PositiveInt = 64,
         likelihood: Likelihood = "bernoulli",
-        pixel_scale: float = 0.1,
-        temperature: tuple[float, float] = (1.0, 10.0),
+        pixel_scale: PositiveFloat = 0.1,
+        temperature: tuple[PositiveFloat, PositiveFloat] = (1.0, 10.0),
         pose_kl: Knots = (30.0, 0.2, 0.4, 1.0),
         pose_kl_shape: Literal["spline", "geometric"] = "spline",
-        pose_shut: float = 0.0,
-        pose_scale: float | None = None,
-        identity_kl: tuple[float, float] = (0.1, 1.0),
+        pose_shut: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        pose_scale: PositiveFloat | None = None,
+        identity_kl: tuple[PositiveFloat, PositiveFloat] = (0.1, 1.0),
         identity_from: Literal["clip", "partner"] = "clip",
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
     ) -> None:
@@ -259,7 +265,7 @@ class VDSM(VideoModel):
                 d = pyro.sample("d", _normal(zero, 1 / self.motion_dim, 1))
             path: list[Tensor] = []
             loc, scale = clip.new_zeros(b, self.pose_dim), clip.new_ones(b, self.pose_dim)
-            with poutine.scale(scale=annealing.pose):
+            with poutine.scale(scale=annealing.open_pose):
                 for step in range(1, t + 1):
                     if path:
                         loc, scale = self.transition(path[-1], d)
@@ -280,7 +286,7 @@ class VDSM(VideoModel):
                 d = pyro.sample("d", _normal(loc, scale, 1))
             messages = self.combiner.messages(self.roll_out(d, t), d).unbind(1)
             z = self.first_pose.expand(b, -1)
-            with poutine.scale(scale=annealing.pose):
+            with poutine.scale(scale=annealing.open_pose):
                 for step in range(1, t + 1):
                     loc, scale = self.combiner(z, messages[step - 1])
                     z = pyro.sample(f"z_{step}", _normal(loc, scale, 1))
