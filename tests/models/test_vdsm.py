@@ -156,3 +156,10 @@ def test_diagnosis_tells_uniform_weights_from_spread_ones():
     assert spread["weight_information"] == pytest.approx(1.3863, abs=1e-3)  # ln 4
     assert uniform["largest_weight"] == pytest.approx(0.25)
     assert uniform["weight_information"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_frozen_identity_head_is_no_part_of_the_sequence_stage():
+    vdsm = build(identity_frozen=True)
+    trained = {id(p) for p in vdsm.stages()[1].players[0].parameters}
+    assert not any(id(p) in trained for p in vdsm.identity_head.parameters())
+    assert all(id(p) in trained for p in vdsm.transition.parameters())

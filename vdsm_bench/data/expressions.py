@@ -48,28 +48,28 @@ NEUTRAL = Expression()
 #: at the apex, at intensity 1
 APEX: dict[str, Expression] = {
     "anger": Expression(
-        brow_lift=-3.2, brow_slope=-2.6, eye_open=0.62, lid_slope=-1.4, mouth_width=1.1,
-        corner=1.0, upper=2.1, lower=2.1, boxy=1.0, teeth=0.5, low_teeth=0.5, head_y=1.0,
+        brow_lift=-3.4, brow_slope=-3.0, eye_open=0.58, lid_slope=-1.6, mouth_width=1.3,
+        corner=1.0, upper=2.8, lower=2.8, boxy=1.0, teeth=0.5, low_teeth=0.5, head_y=2.0,
     ),
     "disgust": Expression(
-        brow_lift=-2.0, brow_slope=-0.6, eye_open=0.24, mouth_width=0.95, corner=3.0, upper=2.6,
-        lower=0.6, boxy=0.2, tongue=6.0, wrinkle=1.0, cheek=0.4, head_x=-1.5,
+        brow_lift=-2.0, brow_slope=-0.6, eye_open=0.2, mouth_width=1.0, corner=3.0, upper=2.6,
+        lower=0.8, boxy=0.2, tongue=8.0, wrinkle=1.0, cheek=0.4, head_x=-3.0,
     ),
     "fear": Expression(
-        brow_lift=2.6, brow_slope=2.4, eye_open=1.5, lid_slope=0.6, mouth_width=1.4, corner=2.0,
-        upper=1.4, lower=3.6, boxy=0.7, head_y=-1.0, head_x=1.0,
+        brow_lift=2.8, brow_slope=2.4, eye_open=1.6, lid_slope=0.6, mouth_width=1.6, corner=2.0,
+        upper=1.8, lower=4.4, boxy=0.7, head_y=-1.2, head_x=2.6,
     ),
     "happiness": Expression(
-        brow_lift=1.0, eye_open=0.66, mouth_width=1.45, corner=-4.6, upper=-1.2, lower=6.2,
-        teeth=0.62, cheek=1.0,
+        brow_lift=1.0, eye_open=0.62, mouth_width=1.6, corner=-5.0, upper=-1.2, lower=7.2,
+        teeth=0.62, cheek=1.0, head_x=0.6, head_y=-0.6,
     ),
     "sadness": Expression(
-        brow_lift=0.8, brow_slope=3.4, eye_open=0.55, lid_slope=1.8, mouth_width=0.82, corner=3.4,
-        upper=0.3, lower=0.0, tear=8.0, head_y=2.0,
+        brow_lift=0.8, brow_slope=3.6, eye_open=0.5, lid_slope=1.9, mouth_width=0.82, corner=3.6,
+        upper=0.3, lower=0.0, tear=10.0, head_x=-0.6, head_y=3.8,
     ),
     "surprise": Expression(
-        brow_lift=4.6, eye_open=1.75, mouth_width=0.62, upper=3.6, lower=6.0, boxy=0.15,
-        head_y=-2.0,
+        brow_lift=5.0, eye_open=1.85, mouth_width=0.72, upper=4.4, lower=7.4, boxy=0.15,
+        head_y=-3.6,
     ),
 }  # fmt: skip
 ACTIONS: tuple[str, ...] = tuple(APEX)

@@ -88,6 +88,7 @@ class VDSM(VideoModel):
         identity_kl: weight of the identity KL when ``pretrain`` begins and from its third on.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
+        identity_frozen: whether ``sequence`` leaves the identity head as ``pretrain`` made it.
         sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
 
     Deviation:
@@ -96,7 +97,8 @@ class VDSM(VideoModel):
         the motion is small, because the decoder learns that z is noise. ``identity_from="partner"``
         infers s of each of two clips of one identity from the other one. It is the same
         ELBO with another posterior, and s cannot carry the action of the frames it helps to
-        draw, because it has not seen them.
+        draw, because it has not seen them. ``identity_frozen`` keeps that so in ``sequence``,
+        where s is inferred from the clip itself.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class VDSM(VideoModel):
         pose_scale: PositiveFloat | None = None,
         identity_kl: tuple[PositiveFloat, PositiveFloat] = (0.1, 1.0),
         identity_from: Literal["clip", "partner"] = "clip",
+        identity_frozen: bool = False,
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
     ) -> None:
         super().__init__()
@@ -131,7 +134,7 @@ class VDSM(VideoModel):
         self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
         self.pose_kl_shape, self.pose_shut = pose_kl_shape, pose_shut
         self.identity_kl = identity_kl
-        self.identity_from = identity_from
+        self.identity_from, self.identity_frozen = identity_from, identity_frozen
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
@@ -149,9 +152,11 @@ class VDSM(VideoModel):
     def stages(self) -> Sequence[Stage]:
         """Returns ``pretrain`` and ``sequence``, one player each."""
         frames = [self.encoder, self.decoder, self.pose_head, self.identity_head]
-        dynamics = [self.identity_head, self.motion_encoder, self.roll_out, self.combiner]
+        dynamics = [self.motion_encoder, self.roll_out, self.combiner, self.transition]
+        if not self.identity_frozen:
+            dynamics.append(self.identity_head)
         pretrain = [p for module in frames for p in module.parameters()]
-        sequence = [p for module in [*dynamics, self.transition] for p in module.parameters()]
+        sequence = [p for module in dynamics for p in module.parameters()]
         return (
             Stage("pretrain", (Player("vdsm", pretrain, self._pretrain_loss),)),
             Stage("sequence", (Player("vdsm", [*sequence, self.first_pose], self._sequence_loss),)),
