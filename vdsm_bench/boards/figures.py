@@ -29,7 +29,13 @@ def to_bytes(clips: npt.ArrayLike) -> Frames:
 
 
 def write_transfer(
-    folder: Path, name: str, *, identities: Frames, motions: Frames, swaps: Frames
+    folder: Path,
+    name: str,
+    *,
+    identities: Frames,
+    motions: Frames,
+    swaps: Frames,
+    motion_names: Sequence[str] | None = None,
 ) -> list[Path]:
     """Writes a swap grid as ``<name>.png`` (middle frames) and ``<name>.gif``.
 
@@ -42,6 +48,7 @@ def write_transfer(
         identities: ``[I, T, H, W, 3]``.
         motions: ``[M, T, H, W, 3]``.
         swaps: ``[M, I, T, H, W, 3]``.
+        motion_names: what the motions are called; they are numbered if None.
 
     Raises:
         ContractError: shapes that do not fit together.
@@ -56,7 +63,8 @@ def write_transfer(
     rows += [[motion, *row] for motion, row in zip(motions, swaps, strict=True)]
     grid = np.stack([np.stack(row) for row in rows])
     columns = ["", *(f"identity {index + 1}" for index in range(len(identities)))]
-    lines = ["real", *(f"motion {index + 1}" for index in range(len(motions)))]
+    numbered = [f"motion {index + 1}" for index in range(len(motions))]
+    lines = ["real", *(numbered if motion_names is None else motion_names)]
     pages = [draw_grid(grid[:, :, t], columns, lines) for t in range(grid.shape[2])]
     paths = [folder / f"{name}.png", folder / f"{name}.gif"]
     write_png(paths[0], pages[len(pages) // 2])

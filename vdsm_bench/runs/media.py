@@ -44,6 +44,7 @@ def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -
         identities=to_bytes(who),
         motions=to_bytes(what),
         swaps=to_bytes(swaps.reshape(*count, *swaps.shape[1:])),
+        motion_names=[_motion_name(bench, int(row)) for row in motions],
     )
     strips = folder / "reconstructions.png"
     write_strips(strips, real=to_bytes(what[:4]), regenerated=to_bytes(regenerated[:4]))
@@ -59,6 +60,13 @@ def chosen_clips(bench: Bench) -> tuple[Integers, Integers]:
     rest = left if len(np.unique(motions[left])) > 1 else np.arange(len(motions))
     what = _spread(motions, rest[np.unique(motions[rest], return_index=True)[1]])
     return who, what
+
+
+def _motion_name(bench: Bench, row: int) -> str:
+    """Returns what a test clip does, in the words of its labels."""
+    clip = bench.splits.test[row]
+    factors = [factor for factor in bench.store.factors if factor.kind == "dynamic"]
+    return " ".join(f.classes[int(bench.store.labels[f.name][clip])] for f in factors)
 
 
 def _spread(values: Integers, rows: Integers) -> Integers:
