@@ -25,6 +25,7 @@ from vdsm_bench.contracts import (
     Stage,
     VideoModel,
 )
+from vdsm_bench.errors import ContractError
 from vdsm_bench.models.vdsm.objective import elbo_terms, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
@@ -51,8 +52,10 @@ class Annealing:
 
     @property
     def open_pose(self) -> float:
-        """The pose weight where the pose cannot be shut."""
-        return 1.0 if self.pose is None else self.pose
+        """The pose weight of a stage that cannot do without the pose."""
+        if self.pose is None:
+            raise ContractError("Stage 'sequence' has no shut pose; give it a weight.")
+        return self.pose
 
 
 class VDSM(VideoModel):
