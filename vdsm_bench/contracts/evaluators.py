@@ -1,0 +1,199 @@
+"""What is scored, by whom, and the form of what was found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from vdsm_bench.contracts.clips import ClipSource, Factor, FactorKind, Floats, Integers
+from vdsm_bench.contracts.models import Codes
+
+Direction = Literal["higher", "lower", "none"]
+#: log-probabilities ``[N, classes]`` per factor
+Predictions = Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a score means.
+
+    Attributes:
+        name: column name.
+        direction: whether higher or lower is better, or neither.
+        low: smallest possible value, or None.
+        high: largest possible value, or None.
+        unit: unit as printed (``share``, ``dB``, ``nats``).
+        version: raised whenever the number could change for the same clips.
+        definition: one sentence.
+    """
+
+    name: str
+    direction: Direction
+    low: float | None
+    high: float | None
+    unit: str
+    version: int
+    definition: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over clips with its bootstrap interval, or nothing and the reason.
+
+    Attributes:
+        value: the mean; None where it cannot be had (then ``reason`` says why), never 0 instead.
+        low: lower end of the 95 % interval over clips.
+        high: its upper end.
+        n: clips or pairs behind it.
+        reason: why there is no value.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns ``{value, low, high, n}``, or ``{reason}`` where there is no value."""
+        if self.value is None:
+            return {"reason": self.reason or "not measured"}
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+@dataclass(frozen=True)
+class FactorScore:
+    """One row of the long table: a metric of one factor."""
+
+    metric: str
+    factor: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one evaluator found; everything in it is JSON-able.
+
+    Attributes:
+        scores: column name to score.
+        long: the same per factor.
+        chance: column name to chance levels by kind.
+        histogram: name to (factor to counts per class), shown beside the scores.
+        notes: what was left out, and why.
+    """
+
+    scores: Mapping[str, Score]
+    long: Sequence[FactorScore] = ()
+    chance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    histogram: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LabelledClips:
+    """Clips by row number with their labels.
+
+    Attributes:
+        clips: rows ``[n]`` to clips ``[n, T, C, H, W]``.
+        labels: int64 class indices ``[N]`` per factor.
+    """
+
+    clips: ClipSource
+    labels: Mapping[str, Integers]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.labels.values()), ()))
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is scored, the same for every subject.
+
+    Attributes:
+        test: the held-out real clips.
+        factors: every factor of the dataset.
+        pairs: rows of ``test`` ``[P, 2]``: identity of the first, motion of the second.
+        unscorable: factors that cannot be judged (classes never seen in training), with the reason.
+        train: clips for probes of codes, or None.
+        batch_size: clips per forward pass; does not change any number.
+        bootstrap: resamples behind every interval.
+        seed: seed of the resamples.
+        device: where the subject runs.
+    """
+
+    test: LabelledClips
+    factors: tuple[Factor, ...]
+    pairs: Integers
+    unscorable: Mapping[str, str] = field(default_factory=dict)
+    train: LabelledClips | None = None
+    batch_size: int = 64
+    bootstrap: int = 1000
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+
+    def scorable(self, kind: FactorKind | None = None) -> tuple[Factor, ...]:
+        """Returns the factors that can be judged, of one kind or of both."""
+        return tuple(
+            factor
+            for factor in self.factors
+            if factor.name not in self.unscorable and kind in (None, factor.kind)
+        )
+
+
+class Judge(Protocol):
+    """A classifier of every factor, trained on real training clips."""
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The factors it judges."""
+
+    def predict(self, clips: Tensor) -> Predictions:
+        """Returns log-probabilities ``[B, classes]`` per factor for clips ``[B, T, C, H, W]``."""
+
+
+class Outputs(ABC):
+    """What is scored, by row number: a model at work, a control, or clips read from files."""
+
+    @abstractmethod
+    def missing(self, what: Literal["reconstructions", "transfers", "codes"]) -> str | None:
+        """Returns why it cannot be had, or None where it can."""
+
+    @abstractmethod
+    def reconstructions(self, rows: Integers) -> Tensor:
+        """Returns the regenerated test clips of the rows."""
+
+    @abstractmethod
+    def transfers(self, rows: Integers) -> Tensor:
+        """Returns the clips of the rows of the pair list."""
+
+    @abstractmethod
+    def codes(self, clips: Tensor) -> Codes:
+        """Returns the codes of clips ``[B, T, C, H, W]``."""
+
+
+class Evaluator(ABC):
+    """A score of a model on held-out clips: a thin object round pure functions on arrays.
+
+    Attributes:
+        metrics: one entry per column that it fills; a column it cannot fill it leaves empty with
+            the reason. ``Findings.scores`` has exactly these columns.
+    """
+
+    metrics: ClassVar[tuple[MetricInfo, ...]]
+
+    @abstractmethod
+    def evaluate(
+        self, outputs: Outputs, request: EvaluationRequest, judge: Judge | None
+    ) -> Findings:
+        """Scores one subject.
+
+        Args:
+            outputs: what the subject makes of the request's clips.
+            request: clips, labels, pairs and settings.
+            judge: the gated judge, or None where there is none.
+        """

@@ -1,0 +1,156 @@
+"""What a model offers (codes, clips from codes) and how it is trained (stages, players)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from vdsm_bench.errors import ContractError
+
+Capability = Literal["encode", "generate", "sample"]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes of B clips: identity ``[B, K_s]``, motion ``[B, K_d]``, pose ``[B, T, K_z]``."""
+
+    identity: Tensor
+    motion: Tensor
+    pose: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a player's loss sees. Training is label-free: there are no labels in it.
+
+    Attributes:
+        clip: ``[B, T, C, H, W]`` in [0, 1]. With ``pairs`` the two halves of T are two
+            different clips of the same identity.
+        pairs: whether identity grouping (weak supervision) was used to build it.
+    """
+
+    clip: Tensor
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands in a stage: ``epoch`` in [0, n_epochs), ``step`` in [0, n_steps)."""
+
+    epoch: int
+    n_epochs: int
+    step: int
+    n_steps: int
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A player's loss: ``total`` is minimised (scalar); ``terms`` are logged (detached scalars)."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Player:
+    """One optimiser's share of a stage.
+
+    Attributes:
+        name: unique in its stage.
+        parameters: what its Adam moves.
+        loss: called with the batch and the progress.
+        betas: Adam's moment decay rates.
+        rate: multiplies the stage's learning rate.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Batch, Progress], Losses]
+    betas: tuple[float, float] = (0.9, 0.999)
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase of training; its players take one step each, in order, per batch.
+
+    Parameters that belong to no player of the stage are frozen in it.
+    """
+
+    name: str
+    players: tuple[Player, ...]
+
+
+class VideoModel(nn.Module, ABC):
+    """A model that learns identity apart from motion.
+
+    Built as ``Model(clip=ClipShape, **arguments)``; arguments are keyword-only, typed and
+    JSON-able, except those its registry entry lists under ``parts``, which arrive as factories
+    of components.
+
+    Attributes:
+        capabilities: what it can do; a score that needs more is left empty with the reason.
+        supervision: what it is told beside pixels (``none``, ``action labels`` ...); identity
+            pairs are added by the harness where a stage asks for them.
+        default_stages: training settings per stage (see ``config.StageSettings``), for models
+            that come from another package; built-in ones keep theirs in registry.yaml.
+    """
+
+    capabilities: frozenset[Capability] = frozenset({"encode", "generate", "sample"})
+    supervision: str = "none"
+    default_stages: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """Returns the stages in the order in which they are trained."""
+
+    @abstractmethod
+    def encode(self, clip: Tensor) -> Codes:
+        """Returns the codes of clips ``[B, T, C, H, W]``; deterministic (posterior means)."""
+
+    @abstractmethod
+    def generate(self, codes: Codes, n_frames: int) -> Tensor:
+        """Returns clips ``[B, n_frames, C, H, W]`` from identity and motion alone.
+
+        The pose path is generated from ``codes.motion``; ``codes.pose`` is not read. Deterministic.
+        """
+
+    def sample(
+        self,
+        n: int,
+        n_frames: int,
+        *,
+        identity: Tensor | None = None,
+        motion: Tensor | None = None,
+    ) -> Tensor:
+        """Returns new clips ``[n, n_frames, C, H, W]``; codes not given come from the prior.
+
+        Raises:
+            ContractError: the model has no prior (``sample`` is not among its capabilities).
+        """
+        raise ContractError(f"{type(self).__name__} cannot sample: it has no prior.")
+
+    def reconstruct(self, clip: Tensor) -> Tensor:
+        """Returns the clip regenerated from its own codes, the pose path from its motion code."""
+        return self.generate(self.encode(clip), clip.shape[1])
+
+    def transfer(self, identity_of: Tensor, motion_of: Tensor) -> Tensor:
+        """Returns clips with the identity of the first and the motion of the second."""
+        who, what = self.encode(identity_of), self.encode(motion_of)
+        return self.generate(Codes(who.identity, what.motion), motion_of.shape[1])
+
+    def mixing_weights(self, identity: Tensor) -> Tensor | None:
+        """Returns how identity codes mix the model's experts, ``[B, K]``, if it has any.
+
+        Weights that are the same for every clip are a collapsed identity code; runs that end
+        so say it.
+        """
+        return None
+
+    def diagnose(self, clip: Tensor) -> dict[str, float]:
+        """Returns label-free health figures of the codes for the training log (may be empty)."""
+        return {}
