@@ -16,7 +16,7 @@ from vdsm_bench.contracts.clips import (
     check_unique,
 )
 from vdsm_bench.contracts.components import FrameDecoder, FrameEncoder
-from vdsm_bench.contracts.datasets import DatasetCard, VideoDataset
+from vdsm_bench.contracts.datasets import DatasetCard, RemoteFile, VideoDataset
 from vdsm_bench.contracts.evaluators import (
     Direction,
     EvaluationRequest,
@@ -67,6 +67,7 @@ __all__ = [
     "Player",
     "Predictions",
     "Progress",
+    "RemoteFile",
     "Score",
     "Stage",
     "VideoDataset",

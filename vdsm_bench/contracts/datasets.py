@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,8 @@ class DatasetCard:
         name: registry name.
         summary: one line.
         licence: the licence of the clips.
-        access: ``embedded`` (drawn on demand), ``import`` (from the owner's files).
+        access: ``embedded`` (drawn on demand), ``import`` (from the owner's files), ``download``
+            (fetched when it is prepared, or from the owner's files).
         source: where it comes from (citation or address).
         split: default split rule (``clips``, ``identities`` or ``cells``).
         frame_rate: frames per second at which its clips are shown.
@@ -29,16 +30,40 @@ class DatasetCard:
     name: str
     summary: str
     licence: str
-    access: Literal["embedded", "import"]
+    access: Literal["embedded", "import", "download"]
     source: str
     split: Literal["clips", "identities", "cells"]
     frame_rate: float = 12.0
 
 
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that can be downloaded.
+
+    Attributes:
+        name: its path in the folder that ``VideoDataset.prepare`` is given as ``source``.
+        urls: where it lies, mirrors of the same bytes, tried in this order.
+        checksum: ``sha256:HEX`` or ``md5:HEX``; a file that has another is never kept.
+        size: bytes.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    checksum: str
+    size: int
+
+
 class VideoDataset(ABC):
-    """A source of labelled clips that can write itself into a clip store."""
+    """A source of labelled clips that can write itself into a clip store.
+
+    Attributes:
+        card: what it is.
+        downloads: what the frame fetches where the user names no folder (access ``download``);
+            ``prepare`` then gets the folder they lie in as ``source``.
+    """
 
     card: DatasetCard
+    downloads: Sequence[RemoteFile] = ()
 
     @abstractmethod
     def prepare(
@@ -52,7 +77,7 @@ class VideoDataset(ABC):
 
         Args:
             destination: folder of the store; does not exist yet.
-            source: the user's files, for ``import`` datasets.
+            source: the user's files, or the downloaded ones; None for ``embedded`` datasets.
             progress: called with (clips done, clips in all).
 
         Raises:

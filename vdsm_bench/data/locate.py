@@ -68,6 +68,11 @@ def build_dataset(table: Registry, name: str) -> VideoDataset:
     return dataset
 
 
+def megabytes(dataset: VideoDataset) -> str:
+    """Returns how much a dataset's files weigh, for messages."""
+    return f"{sum(file.size for file in dataset.downloads) / 1e6:.1f} MB"
+
+
 def dataset_to_use(table: Registry, name: str, root: DataRoot) -> str:
     """Returns the name itself, or its stand-in where nothing was configured for it.
 
@@ -114,6 +119,12 @@ def open_dataset(
     if root.store(used).exists():
         return _opened(used, root)
     dataset = build_dataset(table, used)
+    if dataset.card.access == "download":
+        raise DataError(
+            f"{used} is not in {root.path}.",
+            hint=f"vdsm-bench data prepare {used}   (downloads {megabytes(dataset)}; "
+            "--from FOLDER where you have the files)",
+        )
     if dataset.card.access == "import":
         raise DataError(
             f"{used} is not in {root.path}; it is made from files that you have.",
@@ -131,6 +142,7 @@ def prepare_dataset(
     source: Path | None = None,
     replace: bool = False,
     progress: Progress | None = None,
+    fetched: Progress | None = None,
     log: Say | None = None,
 ) -> ClipStore:
     """Makes a dataset's store, or returns the one that is there.
@@ -141,9 +153,10 @@ def prepare_dataset(
         table: the catalogue.
         name: registry name.
         root: where the stores are.
-        source: the user's files, for imported datasets.
+        source: the user's files; where it is None, those of a ``download`` dataset are fetched.
         replace: make it anew; the old store is kept until the new one is whole.
         progress: called with (clips done, clips in all).
+        fetched: called with (bytes fetched, bytes in all).
         log: told when another process has to be waited for.
 
     Raises:
@@ -167,10 +180,12 @@ def prepare_dataset(
         aside = _aside(folder)
         if aside.exists() and not folder.exists():  # a replacement was killed half-way
             aside.rename(folder)
-        if not folder.exists():
-            dataset.prepare(folder, source=source, progress=progress)
-        elif replace:
-            _replace(dataset, folder, source, progress)
+        if not folder.exists() or replace:
+            files = _source(dataset, source, fetched, log or _say_nothing)
+            if folder.exists():
+                _replace(dataset, folder, files, progress)
+            else:
+                dataset.prepare(folder, source=files, progress=progress)
         return _opened(name, root)
     except DataError as error:
         if error.hint is None and source is not None:
@@ -178,6 +193,19 @@ def prepare_dataset(
         raise
     finally:
         lock.release()
+
+
+def _source(
+    dataset: VideoDataset, source: Path | None, fetched: Progress | None, say: Say
+) -> Path | None:
+    """Returns the folder a dataset is made from; downloads it where the user named none."""
+    if source is not None or dataset.card.access != "download":
+        return source
+    from vdsm_bench.data.download import cache_folder, fetch
+
+    name = dataset.card.name
+    say(f"{name}: its files ({megabytes(dataset)}) are fetched to {cache_folder(name)} (once).")
+    return fetch(name, dataset.downloads, progress=fetched)
 
 
 def _opened(name: str, root: DataRoot) -> ClipStore:

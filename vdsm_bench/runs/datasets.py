@@ -59,6 +59,7 @@ def prepare_store(
         source=source,
         replace=replace,
         progress=lambda done, total: reporter.progress(f"prepare {name}", done, total),
+        fetched=lambda done, total: reporter.progress(f"download {name}", done, total, "bytes"),
         log=reporter.say,
     )
     if there:
@@ -89,6 +90,8 @@ def _state(table: Registry, name: str, root: DataRoot) -> dict[str, Any]:
             state.update(_of_store(root.store(name)))
         elif card.access == "embedded":
             state["state"] = "drawn on first use"
+        elif card.access == "download":
+            state["state"] = f"not prepared: vdsm-bench data prepare {name}"
         elif used != name:
             state["state"] = f"not prepared; {used} stands in for it"
         else:
