@@ -1,12 +1,11 @@
-"""What the codes hold: linear probes, quick leaks for the training log, collapse of identity."""
+"""What the codes hold: linear probes, and quick leaks for the training log."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,13 +24,11 @@ from vdsm_bench.contracts import (
     Outputs,
     Score,
 )
-from vdsm_bench.errors import ContractError, DataError
+from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators.outputs import batches
 from vdsm_bench.evaluators.statistics import bootstrap_mean
 from vdsm_bench.seeding import generator
 
-#: share of the largest possible mutual information below which the identity code is collapsed
-COLLAPSE_SHARE = 0.02
 _PROBE_STEPS = 100
 _SHRINKAGE = 0.1
 
@@ -139,58 +136,6 @@ def quick_leaks(
     return found
 
 
-@dataclass(frozen=True)
-class Collapse:
-    """How much the mixing weights say of the clip; entropies in nats.
-
-    Attributes:
-        mean_largest_weight: mean over clips of the largest weight; 1/K when uniform.
-        entropy_of_mean: H of the mean weights: ln K when all experts are used alike.
-        mean_entropy: mean H of a clip's weights: 0 when every clip has one expert.
-        mutual_information: their difference, between clip and expert: 0 when the weights are the
-            same for all clips, whether uniform or all on one expert.
-        collapsed: mutual information below 2 % of ln K, its largest possible value.
-    """
-
-    mean_largest_weight: float
-    entropy_of_mean: float
-    mean_entropy: float
-    mutual_information: float
-    collapsed: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the figures by name."""
-        return asdict(self)
-
-
-def collapse_report(weights: Floats) -> Collapse:
-    """Measures whether the identity weights differ between clips at all.
-
-    Args:
-        weights: mixing weights ``[N, K]``, each row a distribution.
-
-    Raises:
-        ContractError: no rows, NaN, negative entries, or rows that do not sum to 1.
-    """
-    w = np.asarray(weights, dtype=np.float64)
-    if w.ndim != 2 or 0 in w.shape:
-        raise ContractError(f"Mixing weights must be [N, K], got {list(w.shape)}.")
-    sums = w.sum(1)
-    if not (np.isfinite(w).all() and w.min() >= 0 and np.abs(sums - 1).max() < 1e-3):
-        raise ContractError("Mixing weights must be distributions: non-negative, sum 1, no NaN.")
-    mean = w.mean(0)
-    of_mean, mean_of = float(_entropy(mean[None])[0]), float(_entropy(w).mean())
-    information = max(0.0, of_mean - mean_of)
-    largest = math.log(w.shape[1])
-    return Collapse(
-        float(w.max(1).mean()),
-        of_mean,
-        mean_of,
-        information,
-        collapsed=information <= COLLAPSE_SHARE * largest,
-    )
-
-
 def _column(code: str, what: str, wanted: bool) -> MetricInfo:
     kind = "static factors, mean over them" if what == "identity" else "dynamic factors"
     return MetricInfo(
@@ -292,11 +237,6 @@ def _discriminant(train: Floats, test: Floats, labels: Integers) -> Integers:
     weights = np.linalg.solve((1 - _SHRINKAGE) * covariance + _SHRINKAGE * target, means.T)
     bias = np.log(counts / len(labels)) - 0.5 * np.einsum("ck,kc->c", means, weights)
     return np.asarray(values[(test @ weights + bias).argmax(1)], dtype=np.int64)
-
-
-def _entropy(distributions: Floats) -> Floats:
-    safe = np.where(distributions > 0, distributions, 1.0)
-    return np.asarray(-(distributions * np.log(safe)).sum(-1), dtype=np.float64)
 
 
 def _majority(labels: Integers) -> float:

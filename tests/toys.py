@@ -5,7 +5,7 @@ import torch
 from tests.plugin.toy_zoo.encoder import ToyLinear
 from tests.plugin.toy_zoo.model import ToyAutoencoder
 from tests.plugin.toy_zoo.squares import ToySquares
-from vdsm_bench.contracts import Codes
+from vdsm_bench.contracts import Codes, Losses
 from vdsm_bench.registry import load_registry
 
 
@@ -33,6 +33,21 @@ class Collapsed(ToyAutoencoder):
         return Codes(torch.zeros_like(codes.identity), codes.motion)
 
 
+class Averaging(ToyAutoencoder):
+    """Its identity code is the mean frame, and so are the frames it makes."""
+
+    def _loss(self, batch, progress):
+        return Losses(sum(parameter.square().sum() for parameter in self.parameters()))
+
+    def encode(self, clip):
+        return Codes(clip.mean(1).flatten(1), super().encode(clip).motion)
+
+    def generate(self, codes, n_frames):
+        shape = self.clip_shape
+        frame = codes.identity.view(-1, 1, shape.channels, shape.height, shape.width)
+        return frame.expand(-1, n_frames, -1, -1, -1)
+
+
 class EncodeOnly(ToyAutoencoder):
     """It cannot generate."""
 
@@ -55,6 +70,7 @@ def toy_table():
         "diverging": Diverging,
         "broken": Broken,
         "collapsed": Collapsed,
+        "averaging": Averaging,
         "encode-only": EncodeOnly,
         "told": Told,
     }.items():

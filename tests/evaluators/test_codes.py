@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.evaluators import toy
 from vdsm_bench.contracts import Codes
-from vdsm_bench.errors import ContractError, DataError
-from vdsm_bench.evaluators.codes import code_views, collapse_report, probe, quick_leaks
+from vdsm_bench.errors import DataError
+from vdsm_bench.evaluators.codes import code_views, probe, quick_leaks
 
 
 def blobs(n, seed, spread=1.0, classes=4, size=6):
@@ -123,50 +121,3 @@ def test_code_views_flatten_the_pose():
     }  # fmt: skip
     assert views["pose"][0].tolist() == [4.5, 5.5, 6.5, 0, 1, 2, 9, 10, 11]
     assert "pose" not in code_views(Codes(torch.ones(2, 5), torch.zeros(2, 6)))
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [np.full((50, 8), 1 / 8), np.eye(8)[np.zeros(50, int)]],
-    ids=["uniform", "one expert"],
-)
-def test_weights_that_do_not_depend_on_the_clip_are_collapsed(weights):
-    report = collapse_report(weights)
-    assert report.collapsed
-    assert report.mutual_information == pytest.approx(0.0, abs=1e-12)
-
-
-def test_one_expert_per_clip_is_the_opposite():
-    report = collapse_report(np.eye(8)[np.arange(80) % 8])
-    assert not report.collapsed
-    assert report.mutual_information == pytest.approx(math.log(8))
-    assert report.entropy_of_mean == pytest.approx(math.log(8))
-    assert report.mean_entropy == 0.0
-    assert report.mean_largest_weight == 1.0
-    assert set(report.as_json()) == {
-        "mean_largest_weight", "entropy_of_mean", "mean_entropy", "mutual_information", "collapsed"
-    }  # fmt: skip
-
-
-def test_a_little_noise_is_still_collapsed_and_soft_weights_that_differ_are_not():
-    rng = np.random.default_rng(0)
-    noisy = rng.dirichlet(np.full(16, 300.0), size=200)
-    assert collapse_report(noisy).collapsed
-    soft = np.full((200, 16), 0.04)
-    soft[np.arange(200), rng.integers(16, size=200)] += 1 - 0.04 * 16
-    assert not collapse_report(soft).collapsed
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        np.ones((3, 4)),
-        np.array([[1.5, -0.5]]),
-        np.full((2, 2), np.nan),
-        np.ones(3),
-        np.ones((0, 3)),
-    ],
-)
-def test_what_is_no_distribution_is_refused(weights):
-    with pytest.raises(ContractError, match="Mixing weights"):
-        collapse_report(weights)

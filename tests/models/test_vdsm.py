@@ -149,19 +149,6 @@ def test_the_loss_terms_are_named_and_finite():
     assert all(torch.isfinite(value) for value in terms.values())
 
 
-def test_diagnosis_tells_uniform_weights_from_spread_ones():
-    vdsm = build().eval()
-    rows = torch.eye(4).repeat(3, 1)
-    vdsm.encode = lambda clip: Codes(10 * rows, torch.zeros(12, 6))
-    spread = vdsm.diagnose(_clips())
-    vdsm.encode = lambda clip: Codes(torch.zeros(12, 4), torch.zeros(12, 6))
-    uniform = vdsm.diagnose(_clips())
-    assert spread["largest_weight"] == pytest.approx(1.0)
-    assert spread["weight_information"] == pytest.approx(1.3863, abs=1e-3)  # ln 4
-    assert uniform["largest_weight"] == pytest.approx(0.25)
-    assert uniform["weight_information"] == pytest.approx(0.0, abs=1e-6)
-
-
 def test_a_frozen_identity_head_is_no_part_of_the_sequence_stage():
     vdsm = build(identity_frozen=True)
     trained = {id(p) for p in vdsm.stages()[1].players[0].parameters}

@@ -182,7 +182,7 @@ def test_what_a_model_cannot_do_is_empty_with_the_reason(bench):
 
 
 def test_a_collapsed_identity_code_is_said_everywhere(bench, tmp_path):
-    outcomes, listener = bench("collapsed", "toy")
+    outcomes, listener = bench("collapsed", "averaging")
     collapsed, sound = outcomes
     assert (collapsed.metrics["collapsed"], sound.metrics["collapsed"]) == (True, False)
     for said in (

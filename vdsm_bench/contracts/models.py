@@ -146,11 +146,6 @@ class VideoModel(nn.Module, ABC):
     def mixing_weights(self, identity: Tensor) -> Tensor | None:
         """Returns how identity codes mix the model's experts, ``[B, K]``, if it has any.
 
-        Weights that are the same for every clip are a collapsed identity code; runs that end
-        so say it.
+        How they differ between clips is shown while the model trains.
         """
         return None
-
-    def diagnose(self, clip: Tensor) -> dict[str, float]:
-        """Returns label-free health figures of the codes for the training log (may be empty)."""
-        return {}

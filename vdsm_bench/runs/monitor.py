@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,14 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.contracts import Codes, Integers, LabelledClips, VideoModel
+from vdsm_bench.contracts import Codes, Integers, LabelledClips, VideoModel, check_clip
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
+from vdsm_bench.seeding import generator
 
 #: clips that are looked at after every epoch, and once at the end: validation clips, and training
-#: clips where those are too few; the first few of them are shown to the model's own diagnosis
-EVERY_EPOCH, AT_THE_END, _DIAGNOSED = 128, 512, 64
+#: clips where those are too few
+EVERY_EPOCH, AT_THE_END = 128, 512
+#: one in so many of them, and no fewer than so many, is regenerated with its own identity code
+#: and with another clip's
+_SWAPPED, _LEAST_SWAPPED = 16, 8
 #: standard errors by which a probe must beat chance
 _MARGIN = 2.0
 Probes = dict[str, dict[str, float]]
@@ -31,8 +34,8 @@ class Health:
 
     Attributes:
         figures: of the fixed clips, as in train.jsonl and on the progress line.
-        collapsed: whether the identity code tells clips apart by nothing that can be seen here;
-            None where the model cannot encode.
+        collapsed: whether the model makes nothing of the identity code; None where it cannot
+            encode.
         warning: said in the log, in the status and in the row, or None.
     """
 
@@ -87,21 +90,52 @@ class Monitor:
     def look(self, model: VideoModel) -> Health:
         """Looks at a model in evaluation mode.
 
-        Figures: the model's own (:meth:`VideoModel.diagnose`), probes of every factor from every
-        code beside chance (``probes``), and their means over static and dynamic factors
-        (``action_from_identity`` and ``identity_from_motion`` are the leaks).
+        Figures: how experts are mixed where there are any, what swapping identity codes costs
+        (``swap_gap``), probes of every factor from every code beside chance (``probes``), and
+        their means over static and dynamic factors (``action_from_identity`` and
+        ``identity_from_motion`` are the leaks).
         """
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
         clips = self._clips.to(self._device)
-        figures: dict[str, Any] = dict(model.diagnose(clips[:_DIAGNOSED]))
         codes = model.encode(clips)
+        figures: dict[str, Any] = self._mixing(model, codes)
+        swap = self._swap(model, clips, codes)
+        if swap is not None:
+            figures["swap_gap"] = round(swap.gap, 4)
         probes = self._probes(codes)
         figures.update(self._means(probes))
-        warning = self._collapse(model, codes, probes)
-        figures["collapsed"] = warning is not None
-        figures["probes"] = probes
-        return Health(figures, warning is not None, warning)
+        grounds = [] if swap is None or not swap.collapsed else [_said(swap)]
+        unread = self._unread(probes)
+        collapsed = bool(grounds) if swap is not None else unread is not None
+        grounds += [unread] if unread is not None else []
+        figures.update(collapsed=collapsed, probes=probes)
+        claim = "has collapsed" if collapsed else "is in doubt"
+        warning = f"the identity code {claim}: {'; '.join(grounds)}" if grounds else None
+        return Health(figures, collapsed, warning)
+
+    def _mixing(self, model: VideoModel, codes: Codes) -> dict[str, Any]:
+        weights = model.mixing_weights(codes.identity)
+        if weights is None:
+            return {}
+        figures = tool(self._protocol.table, "mixing_figures")(weights.double().cpu().numpy())
+        return {name: round(value, 4) for name, value in figures.items()}
+
+    def _swap(self, model: VideoModel, clips: Tensor, codes: Codes) -> Any:
+        """Regenerates some clips with their own and with another clip's identity code.
+
+        Without a label, always the same clips; None where the model cannot generate.
+        """
+        if "generate" not in model.capabilities:
+            return None
+        n = max(_LEAST_SWAPPED, len(clips) // _SWAPPED)
+        order = generator(0, "swap", n).permutation(len(clips))[:n]
+        identity, motion, frames = codes.identity[order], codes.motion[order], clips[order]
+        both = Codes(torch.cat([identity, identity.roll(1, 0)]), torch.cat([motion, motion]))
+        made = check_clip(model.generate(both, frames.shape[1]), f"{type(model).__name__}.generate")
+        errors = (made - torch.cat([frames, frames])).square().flatten(1).mean(1)
+        own, swapped = errors.double().cpu().chunk(2)
+        return tool(self._protocol.table, "swap_gap")(own.numpy(), swapped.numpy())
 
     def _probes(self, codes: Codes) -> Probes:
         table = self._protocol.table
@@ -123,21 +157,16 @@ class Monitor:
                 means[key] = round(float(np.mean([row[code] for row in rows])), 4)
         return means
 
-    def _collapse(self, model: VideoModel, codes: Codes, probes: Probes) -> str | None:
-        """Returns why the identity code counts as collapsed, or None."""
-        weights = model.mixing_weights(codes.identity)
-        if weights is not None:
-            report = tool(self._protocol.table, "collapse_report")(weights.double().cpu().numpy())
-            if report.collapsed:
-                return (
-                    "the identity code has collapsed: the mixing weights are the same for all "
-                    f"clips (they share {report.mutual_information:.3f} nats with the clip, of "
-                    f"{math.log(weights.shape[1]):.3f} possible)"
-                )
+    def _unread(self, probes: Probes) -> str | None:
+        """Returns that the identity code tells of no static factor, or None where it does."""
         names = self._names("static")
-        if names and not any(self._beats_chance(probes[name]) for name in names):
-            return "the identity code has collapsed: " + _said(names, probes)
-        return None
+        if not names or any(self._beats_chance(probes[name]) for name in names):
+            return None
+        parts = [
+            f"{name} {probes[name]['identity']:.2f} (chance {probes[name]['chance']:.2f})"
+            for name in names
+        ]
+        return f"no static factor is read from it better than by chance: {', '.join(parts)}"
 
     def _beats_chance(self, row: dict[str, float]) -> bool:
         held_back = max(1, len(self._looked_at) // 3)
@@ -145,6 +174,8 @@ class Monitor:
         return row["identity"] > row["chance"] + _MARGIN * error
 
 
-def _said(names: Sequence[str], probes: Probes) -> str:
-    parts = [f"{n} {probes[n]['identity']:.2f} (chance {probes[n]['chance']:.2f})" for n in names]
-    return f"no static factor is read from it better than by chance: {', '.join(parts)}"
+def _said(swap: Any) -> str:
+    return (
+        "clips are regenerated with another clip's as well as with their own "
+        f"(error {swap.gap:+.1%}, standard error {swap.error:.1%})"
+    )

@@ -372,19 +372,6 @@ class VDSM(VideoModel):
         clip: Tensor = self.decoder(torch.stack(path, dim=1), self.mixing_weights(identity))
         return clip
 
-    def diagnose(self, clip: Tensor) -> dict[str, float]:
-        """Returns how the experts are mixed over these clips; uniform weights are a collapsed s."""
-        weights = self.mixing_weights(self.encode(clip).identity)
-        logs = weights.clamp_min(1e-12).log()
-        mean = weights.mean(0)
-        mixed = -(mean * mean.clamp_min(1e-12).log()).sum()
-        own = -(weights * logs).sum(-1).mean()
-        return {
-            "largest_weight": weights.amax(-1).mean().item(),
-            "weight_entropy": own.item(),
-            "weight_information": (mixed - own).item(),
-        }
-
 
 def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> Any:
     normal: Any = dist.Normal(loc, scale, validate_args=False)

@@ -1,0 +1,100 @@
+"""What is said of an identity code, on models that are made to have collapsed or not."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vdsm_bench.contracts import Codes, Factor, LabelledClips, VideoModel
+from vdsm_bench.runs.monitor import Monitor
+
+N, T, SIZE = 64, 3, 4
+COLOURS = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8]])
+
+
+class Mixed(VideoModel):
+    """Paints a clip in one colour, mixed from three experts by how red, green and blue it is.
+
+    Weights differ from 1/3 by ``spread``; experts that lie 1 / ``spread`` apart make it up.
+    """
+
+    def __init__(self, *, spread=1e-3, apart=True, constant=False):
+        super().__init__()
+        self.spread, self.constant = spread, constant
+        self.experts = (torch.eye(3) - 1 / 3) / spread * (1.0 if apart else 0.0) + 0.4
+
+    def stages(self):
+        return []
+
+    def encode(self, clip):
+        colour = clip.mean((1, 3, 4))
+        code = (1 / 3 + self.spread * (colour - colour.mean(1, keepdim=True))).log()
+        return Codes(code * 0 if self.constant else code, clip.mean((2, 3, 4)))
+
+    def mixing_weights(self, identity):
+        return identity.softmax(1)
+
+    def generate(self, codes, n_frames):
+        colour = (self.mixing_weights(codes.identity) @ self.experts).clamp(0, 1)
+        return colour[:, None, :, None, None].expand(-1, n_frames, -1, SIZE, SIZE)
+
+
+class EncodeOnly(Mixed):
+    capabilities = frozenset({"encode"})
+
+
+def look(table, model, *, labels=None):
+    """Looks at clips of three colours, whose names are the labels unless others are given."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(3, size=N)
+    noise = 0.05 * torch.from_numpy(rng.normal(size=(N, T, 3, SIZE, SIZE))).float()
+    clips = (COLOURS[colours][:, None, :, None, None] + noise).clamp(0, 1)
+    known = {"colour": colours if labels is None else labels}
+
+    def chosen(indices):
+        return LabelledClips(
+            lambda rows: clips[indices][rows], {k: v[indices] for k, v in known.items()}
+        )
+
+    factor = Factor("colour", "static", ("red", "green", "blue"))
+    bench = SimpleNamespace(
+        clips=chosen,
+        splits=SimpleNamespace(validation=np.arange(N), train=np.arange(0)),
+        store=SimpleNamespace(factors=(factor,)),
+    )
+    return Monitor(bench, SimpleNamespace(table=table), None, "cpu").look(model)
+
+
+def test_nearly_uniform_weights_over_experts_far_apart_have_not_collapsed(table):
+    health = look(table, Mixed())
+    assert health.figures["weight_information"] < 0.001
+    assert health.figures["largest_weight"] == pytest.approx(1 / 3, abs=0.001)
+    assert health.figures["swap_gap"] > 1
+    assert (health.collapsed, health.warning) == (False, None)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Mixed(apart=False), Mixed(spread=0.3, apart=False), Mixed(constant=True)],
+    ids=["identical experts", "identical experts, weights that differ", "constant code"],
+)
+def test_a_code_that_changes_no_frame_has_collapsed(table, model):
+    health = look(table, model)
+    assert health.figures["swap_gap"] == pytest.approx(0.0, abs=1e-3)
+    assert health.collapsed
+    assert "identity code has collapsed: clips are regenerated" in health.warning
+
+
+def test_a_code_that_is_used_but_says_nothing_of_who_is_in_doubt(table):
+    labels = np.random.default_rng(5).integers(3, size=N)
+    health = look(table, Mixed(), labels=labels)
+    assert not health.collapsed
+    assert "identity code is in doubt: no static factor" in health.warning
+
+
+def test_a_model_that_cannot_generate_is_judged_by_what_is_read_from_its_code(table):
+    sound, mute = look(table, EncodeOnly()), look(table, EncodeOnly(constant=True))
+    assert "swap_gap" not in sound.figures
+    assert (sound.collapsed, mute.collapsed) == (False, True)
+    assert "no static factor is read" in mute.warning
