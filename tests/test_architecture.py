@@ -14,6 +14,7 @@ TIERS = {
     "vdsm_bench.optional": 1,
     "vdsm_bench.initialisation": 1,
     "vdsm_bench.contracts": 1,
+    "vdsm_bench.signatures": 1,
     "vdsm_bench.registry": 2,
     "vdsm_bench.config": 2,
     "vdsm_bench.devices": 2,

@@ -10,7 +10,6 @@ import functools
 import importlib
 import importlib.resources
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 import yaml
 
 from vdsm_bench.errors import ContractError, MissingDependencyError, UsageError, suggest
+from vdsm_bench.signatures import annotations_in_source, annotations_of, check_value
 
 #: kind -> the contract its targets implement (None: the kind holds settings only)
 KINDS: dict[str, str | None] = {
@@ -90,6 +90,16 @@ class Entry:
                     hint=f"derive it from vdsm_bench.contracts.{base.__name__}",
                 )
         return target
+
+    def annotations(self) -> dict[str, Any]:
+        """Returns the annotations of the constructor's arguments, as far as they can be had.
+
+        Raises:
+            ContractError: those of another package's component do not evaluate.
+        """
+        if self.loader is not None:
+            return annotations_of(self.load(), f"{self.kind}/{self.name}")
+        return annotations_in_source(self.target)
 
 
 def import_target(target: str, where: str) -> Any:
@@ -170,12 +180,16 @@ class Registry:
         return _with_signature(entry)
 
     def check_arguments(self, kind: str, name: str, arguments: Mapping[str, Any]) -> None:
-        """Checks argument names, and those of nested components, without building anything.
+        """Checks names and values of arguments, also of nested components; builds nothing.
+
+        Nothing built-in is imported: its annotations are read from the source.
 
         Raises:
-            UsageError: an argument that the component does not take.
+            UsageError: an argument that the component does not take, or a wrong value of one.
+            ContractError: annotations of another package's component that do not evaluate.
         """
         entry = self.get(kind, name)
+        annotations = entry.annotations() if arguments else {}
         for key, value in arguments.items():
             if key not in entry.defaults:
                 raise UsageError(
@@ -185,6 +199,8 @@ class Registry:
             if key in entry.parts:
                 part, part_arguments = split_part(value)
                 self.check_arguments(entry.parts[key], part, part_arguments)
+            elif key in annotations:
+                check_value(annotations[key], key, value, f"{kind}/{name}")
 
     def factory(
         self, kind: str, name: str, arguments: Mapping[str, Any] | None = None
@@ -197,14 +213,13 @@ class Registry:
             arguments: what departs from the entry's defaults.
 
         Raises:
-            UsageError: unknown name, unknown argument, or a value of the wrong type.
+            UsageError: unknown name, unknown argument, or a wrong value of one.
         """
         self.check_arguments(kind, name, arguments or {})
         entry = self.get(kind, name)
         target = entry.load()
         merged = {**entry.defaults, **(arguments or {})}
         plain = {key: value for key, value in merged.items() if key not in entry.parts}
-        check_types(target, plain, f"{kind}/{name}")
         for key, part_kind in entry.parts.items():
             part, part_arguments = split_part(merged[key])
             plain[key] = self.factory(part_kind, part, part_arguments)
@@ -218,34 +233,6 @@ def split_part(value: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):
         return value["name"], {key: item for key, item in value.items() if key != "name"}
     raise UsageError(f"A component is a name or a mapping with 'name', got {value!r}.")
-
-
-def check_types(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
-    """Checks argument values, as JSON has them, against the constructor's annotations.
-
-    Nothing is converted, so text is no number and true is no 1; a list may stand for a tuple.
-
-    Raises:
-        UsageError: a value of the wrong type.
-    """
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
-    for key, parameter in inspect.signature(target, eval_str=True).parameters.items():
-        if key not in arguments or parameter.annotation is inspect.Parameter.empty:
-            continue
-        config = ConfigDict(arbitrary_types_allowed=True)
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(parameter.annotation, config=config)
-        except PydanticUserError:  # BaseModel or dataclass: brings its own configuration
-            adapter = TypeAdapter(parameter.annotation)
-        try:
-            adapter.validate_json(json.dumps(arguments[key]), strict=True)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise UsageError(
-                f"{where}: argument '{key}' is {arguments[key]!r}: {problem['msg']}.",
-                hint=f"vdsm-bench show {where}",
-            ) from error
 
 
 def _signature_defaults(kind: str, target: Callable[..., Any]) -> dict[str, Any]:

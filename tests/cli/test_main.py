@@ -47,6 +47,24 @@ def test_quick_answers_import_nothing_heavy(run_python, arguments):
     assert run_python(NO_TORCH, *arguments).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "model.pose_dim=abc",
+        "model.rnn_layers=0",
+        "model.likelihood=poisson",
+        "model.encoder.channels=wide",
+        "model.decoder.start=anyhow",
+        "training.pretrain.epochs=-1",
+    ],
+)
+def test_a_dry_run_refuses_wrong_values_without_importing_anything_heavy(run_python, setting):
+    run = ["run", "--model", "vdsm", "--dataset", "mug", "--dry-run", "--set", setting]
+    refused = run_python(NO_TORCH, *run, expect=2)
+    assert setting.partition("=")[0].rpartition(".")[2] in refused.stderr
+    assert "next: vdsm-bench" in refused.stderr
+
+
 def test_python_m_is_the_same_program(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "vdsm_bench", "--version"],
