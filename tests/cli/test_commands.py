@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from vdsm_bench.cli.main import run_cli
+from vdsm_bench.errors import DataError
 from vdsm_bench.files import read_json
 
 RUN = ["run", "--dataset", "toy-squares", "--preset", "smoke", "--device", "cpu"]
@@ -117,12 +118,43 @@ def test_data_is_listed_checked_and_previewed(capsys, tmp_path, data_dir):
     assert states["toy-squares"]["state"].startswith("prepared: 192 clips of 32x32x3, 8 identities")
     assert "vdsm-bench data prepare sprites --from" in states["sprites"]["state"]
     assert "split cells: disjoint" in call(capsys, "data", "check", "toy-squares").out
+    assert states["sprites"]["megabytes"] == 743
+    assert states["toy-squares"]["bytes"] > 192 * 6 * 32 * 32 * 3
+    listed = call(capsys, "data", "list").out
+    assert "toy-squares    embedded    3.5 MB  prepared: 192 clips" in listed
+    assert "~743 MB  not prepared" in listed
     out = tmp_path / "sheet.png"
-    assert call(capsys, "data", "preview", "toy-squares", "--out", str(out)).out.strip() == str(out)
+    answer = call(capsys, "data", "preview", "toy-squares", "--out", str(out), "--actions", "2")
+    assert answer.out.split() == [str(out), str(out.with_suffix(".gif"))]
     with Image.open(out) as picture:
-        assert picture.size[0] > 64
+        assert 2 * 96 < picture.size[0] < 4 * 96
     again = call(capsys, "data", "prepare", "toy-squares")
     assert "prepared already" in again.err
+
+
+def test_a_dataset_is_shown_prepared_or_not(capsys):
+    shown = json.loads(call(capsys, "data", "show", "toy-squares", "--json").out)
+    assert shown["factors"]["action"] == {"kind": "dynamic", "classes": ["right", "down", "still"]}
+    assert shown["frames per clip"] == [6, 6]
+    assert "classes: '2: small, large'" in call(capsys, "data", "show", "toy-squares").out
+    shown = json.loads(call(capsys, "data", "show", "sprites", "--json").out)
+    assert (shown["prepared"], shown["arguments"]) == (False, {"variant": "vdsm-840"})
+    call(capsys, "data", "show", "spritz", expect=2)
+
+
+def test_a_check_that_finds_faults_lists_them_all_and_is_3(capsys, monkeypatch):
+    def leak(store, splits, digests=None):
+        raise DataError("a clip is in two parts.")
+
+    found = json.loads(call(capsys, "data", "check", "toy-squares", "--json").out)
+    assert found["counts"]["size"] == {"small": 96, "large": 96}
+    assert found["problems"] == []
+    assert "red small     8    8     8" in call(capsys, "data", "check", "toy-squares", "--cells").out
+    monkeypatch.setattr("vdsm_bench.data.check.check_disjoint", leak)
+    answer = call(capsys, "data", "check", "toy-squares", expect=3)
+    assert answer.out.count("fault: split") == 3
+    assert "toy-squares has 3 faults" in answer.err
+    assert "vdsm-bench data prepare toy-squares --replace" in answer.err
 
 
 def test_data_that_is_missing_or_damaged_is_3(capsys, tmp_path, monkeypatch):

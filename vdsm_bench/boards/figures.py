@@ -14,6 +14,7 @@ from vdsm_bench.errors import ContractError
 from vdsm_bench.files import write_bytes
 
 Frames = npt.NDArray[np.uint8]
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 #: cells are enlarged by a whole factor to at least this many pixels
 _LEAST_SIDE = 96
 _GAP = 2
@@ -106,7 +107,8 @@ def draw_grid(cells: Frames, columns: Sequence[str], rows: Sequence[str]) -> Ima
     )
     pen = ImageDraw.Draw(sheet)
     for column, text in enumerate(columns):
-        pen.text((margin + column * (width + _GAP) + 2, 1), text, fill=_INK, font=font)
+        place = (margin + column * (width + _GAP) + 2, 1)
+        pen.text(place, _fit(text, width, font), fill=_INK, font=font)
     for row, text in enumerate(rows):
         top = _LABEL + row * (height + _GAP)
         pen.text((4, top + height // 2 - 6), text, fill=_INK, font=font)
@@ -115,6 +117,13 @@ def draw_grid(cells: Frames, columns: Sequence[str], rows: Sequence[str]) -> Ima
             enlarged = picture.resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(enlarged, (margin + column * (width + _GAP), top))
     return sheet
+
+
+def _fit(text: str, width: int, font: _Font) -> str:
+    """Shortens a column's name until it does not run into the next one."""
+    while len(text) > 3 and font.getlength(text) > width:
+        text = f"{text[:-3]}.."
+    return text
 
 
 def write_png(path: Path, picture: Image.Image) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ _DATASET = click.argument("dataset", shell_complete=complete_names("datasets"))
 
 @click.group("data")
 def command() -> None:
-    """List, prepare, check and preview datasets."""
+    """List, show, prepare, check and preview datasets."""
 
 
 @command.command("list")
@@ -37,10 +38,42 @@ def list_datasets(session: Session, as_json: bool) -> None:
         return
     width = max((len(state["name"]) for state in states), default=0)
     for state in states:
-        click.echo(f"{state['name'].ljust(width)}  {state['state']}")
+        access = state.get("access", "")
+        click.echo(f"{state['name'].ljust(width)}  {access:9}{size_of(state):>9}  {state['state']}")
         click.echo(f"{' ' * width}  {state['summary']}")
         if state["licence"]:
             click.echo(f"{' ' * width}  licence: {state['licence']}")
+
+
+def size_of(state: dict[str, Any]) -> str:
+    """Returns the size of a store as people read it; a ``~`` marks one that is not there yet."""
+    megabytes = state.get("megabytes")
+    if megabytes is None:
+        return "-"
+    return f"{'' if state['prepared'] else '~'}{megabytes:.{0 if megabytes >= 10 else 1}f} MB"
+
+
+@command.command("show")
+@_DATASET
+@json_option
+@pass_session
+def show(session: Session, dataset: str, as_json: bool) -> None:
+    """Show DATASET: licence, source, state, clips, factors and their classes."""
+    import yaml
+
+    from vdsm_bench.registry import registry
+    from vdsm_bench.runs.datasets import describe_dataset
+
+    content = describe_dataset(registry(), dataset, session.data_dir)
+    if as_json:
+        print_json(content)
+        return
+    for factor in content.get("factors", {}).values():
+        names = factor["classes"]
+        factor["classes"] = f"{len(names)}: " + (
+            ", ".join(names) if len(names) <= 16 else f"{names[0]} ... {names[-1]}"
+        )
+    click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).rstrip())
 
 
 @command.command("prepare")
@@ -48,8 +81,20 @@ def list_datasets(session: Session, as_json: bool) -> None:
 @click.option("--from", "source", type=_FOLDER, help="Folder of the files you have.")
 @click.option("--only", is_flag=True, help="Leave out the sets that come from the same files.")
 @click.option("--replace", is_flag=True, help="Make it anew, also where it is prepared already.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="How many may work at once (default: all cores); the bytes written are the same.",
+)
 @pass_session
-def prepare(session: Session, dataset: str, source: Path | None, only: bool, replace: bool) -> None:
+def prepare(
+    session: Session,
+    dataset: str,
+    source: Path | None,
+    only: bool,
+    replace: bool,
+    processes: int | None,
+) -> None:
     """Write the clip store of DATASET, and of the sets that come from the same files."""
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.registry import registry
@@ -65,46 +110,68 @@ def prepare(session: Session, dataset: str, source: Path | None, only: bool, rep
                 source=source,
                 replace=replace,
                 reporter=listener,
+                processes=processes,
             )
             click.echo(f"{name}: {folder}")
 
 
 @command.command("check")
 @_DATASET
+@click.option("--cells", is_flag=True, help="Print the clips per identity and action.")
+@json_option
 @pass_session
-def check(session: Session, dataset: str) -> None:
-    """Read every file of DATASET against its checksums, and prove its splits disjoint."""
+def check(session: Session, dataset: str, cells: bool, as_json: bool) -> None:
+    """Look for faults of DATASET: checksums, labels, balance, duplicates, splits that leak."""
     from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.data.check import cells_table
+    from vdsm_bench.errors import DataError
     from vdsm_bench.registry import registry
     from vdsm_bench.runs.datasets import check_dataset
 
     with reporter() as listener:
-        for line in check_dataset(registry(), dataset, session.data_dir, listener):
+        report = check_dataset(registry(), dataset, session.data_dir, listener)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        for line in (
+            *report.lines,
+            *(cells_table(report.cells) if cells else ()),
+            *(f"note: {note}" for note in report.notes),
+            *(f"fault: {problem}" for problem in report.problems),
+        ):
             click.echo(line)
+    if report.problems:
+        raise DataError(
+            f"{dataset} has {len(report.problems)} faults; the first: {report.problems[0]}",
+            hint=f"mend its source, then: vdsm-bench data prepare {dataset} --replace",
+        )
 
 
 @command.command("preview")
 @_DATASET
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG file (default DATASET.png)."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PNG file (default DATASET.png); a GIF is written beside it.",
 )
+@click.option("--identities", type=click.IntRange(1), default=12, show_default=True, help="Rows.")
+@click.option("--actions", type=click.IntRange(1), default=12, show_default=True, help="Columns.")
 @click.option(
-    "--zoom",
-    type=click.IntRange(1, 16),
-    default=1,
-    show_default=True,
-    help="Every pixel is repeated this often.",
+    "--frames", type=click.IntRange(1), default=24, show_default=True, help="Frames of the GIF."
 )
 @pass_session
-def preview(session: Session, dataset: str, out: Path | None, zoom: int) -> None:
-    """Write a contact sheet of DATASET: identities down, actions across."""
+def preview(
+    session: Session, dataset: str, out: Path | None, identities: int, actions: int, frames: int
+) -> None:
+    """Draw DATASET as a PNG and a GIF: identities down, actions across."""
+    from vdsm_bench.boards.preview import write_preview
     from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.data.preview import write_preview
     from vdsm_bench.registry import registry
     from vdsm_bench.runs.datasets import open_store
 
     with reporter() as listener:
         store = open_store(registry(), dataset, session.data_dir, listener)
         path = out if out is not None else Path(f"{store.name}.png")
-        write_preview(store, path, zoom=zoom)
-    click.echo(path)
+        files = write_preview(store, path, identities=identities, actions=actions, frames=frames)
+    for file in files:
+        click.echo(file)

@@ -3,7 +3,13 @@
 Words are the field's: a *clip* is float32 ``[B, T, C, H, W]`` in [0, 1]; *identity*
 is who is in it (one code per clip), *motion* what they do (one code per clip),
 *pose* how each frame looks along the motion (one code per frame).
+
+The contracts of models, parts and scores need torch, which takes long to import; they are imported
+when they are first asked for, so that a dataset can say what it is without torch.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from vdsm_bench.contracts.clips import (
     ClipShape,
@@ -15,31 +21,33 @@ from vdsm_bench.contracts.clips import (
     check_clip,
     check_unique,
 )
-from vdsm_bench.contracts.components import FrameDecoder, FrameEncoder
-from vdsm_bench.contracts.datasets import DatasetCard, RemoteFile, VideoDataset
-from vdsm_bench.contracts.evaluators import (
-    Direction,
-    EvaluationRequest,
-    Evaluator,
-    FactorScore,
-    Findings,
-    Judge,
-    LabelledClips,
-    MetricInfo,
-    Outputs,
-    Predictions,
-    Score,
-)
-from vdsm_bench.contracts.models import (
-    Batch,
-    Capability,
-    Codes,
-    Losses,
-    Player,
-    Progress,
-    Stage,
-    VideoModel,
-)
+from vdsm_bench.contracts.datasets import DatasetCard, RemoteFile, Report, VideoDataset
+
+if TYPE_CHECKING:
+    from vdsm_bench.contracts.components import FrameDecoder, FrameEncoder
+    from vdsm_bench.contracts.evaluators import (
+        Direction,
+        EvaluationRequest,
+        Evaluator,
+        FactorScore,
+        Findings,
+        Judge,
+        LabelledClips,
+        MetricInfo,
+        Outputs,
+        Predictions,
+        Score,
+    )
+    from vdsm_bench.contracts.models import (
+        Batch,
+        Capability,
+        Codes,
+        Losses,
+        Player,
+        Progress,
+        Stage,
+        VideoModel,
+    )
 
 __all__ = [
     "Batch",
@@ -68,6 +76,7 @@ __all__ = [
     "Predictions",
     "Progress",
     "RemoteFile",
+    "Report",
     "Score",
     "Stage",
     "VideoDataset",
@@ -75,3 +84,14 @@ __all__ = [
     "check_clip",
     "check_unique",
 ]
+
+_WITH_TORCH = ("components", "evaluators", "models")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for part in _WITH_TORCH:
+            module = importlib.import_module(f"{__name__}.{part}")
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

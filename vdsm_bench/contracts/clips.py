@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from vdsm_bench.errors import ContractError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FactorKind = Literal["static", "dynamic"]
 #: row numbers, labels and arg-max predictions
@@ -18,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 #: values and log-probabilities
 Floats = npt.NDArray[np.float64]
 #: row numbers ``[n]`` to their clips ``[n, T, C, H, W]``; so a big set need not be in memory
-ClipSource = Callable[[Integers], Tensor]
+ClipSource = Callable[[Integers], "Tensor"]
 
 
 @dataclass(frozen=True)

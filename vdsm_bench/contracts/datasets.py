@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ class DatasetCard:
         source: where it comes from (citation or address).
         split: default split rule (``clips``, ``identities`` or ``cells``).
         frame_rate: frames per second at which its clips are shown.
+        megabytes: about how large its store gets; None: it depends on the files it is made from.
     """
 
     name: str
@@ -34,6 +35,30 @@ class DatasetCard:
     source: str
     split: Literal["clips", "identities", "cells"]
     frame_rate: float = 12.0
+    megabytes: int | None = None
+
+
+@dataclass
+class Report:
+    """What was found in a store, or in the files that one is made from.
+
+    Attributes:
+        lines: what is as it should be.
+        notes: what forbids nothing, but should be known.
+        problems: faults; nothing should be trained or scored on this store.
+        counts: clips per class and factor.
+        cells: clips per identity (rows) and motion (columns), by name.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    cells: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns everything, JSON-able."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -60,10 +85,12 @@ class VideoDataset(ABC):
         card: what it is.
         downloads: what the frame fetches where the user names no folder (access ``download``);
             ``prepare`` then gets the folder they lie in as ``source``.
+        processes: how many processes ``prepare`` may use; the bytes it writes are the same.
     """
 
     card: DatasetCard
     downloads: Sequence[RemoteFile] = ()
+    processes: int = 1
 
     @abstractmethod
     def prepare(

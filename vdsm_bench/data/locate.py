@@ -141,6 +141,7 @@ def prepare_dataset(
     *,
     source: Path | None = None,
     replace: bool = False,
+    processes: int | None = None,
     progress: Progress | None = None,
     fetched: Progress | None = None,
     log: Say | None = None,
@@ -155,6 +156,7 @@ def prepare_dataset(
         root: where the stores are.
         source: the user's files; where it is None, those of a ``download`` dataset are fetched.
         replace: make it anew; the old store is kept until the new one is whole.
+        processes: how many may draw at once, all cores if None; changes no byte.
         progress: called with (clips done, clips in all).
         fetched: called with (bytes fetched, bytes in all).
         log: told when another process has to be waited for.
@@ -165,9 +167,11 @@ def prepare_dataset(
     """
     from filelock import Timeout
 
+    from vdsm_bench.data.parallel import cores
     from vdsm_bench.data.store_writer import store_lock
 
     dataset, folder = build_dataset(table, name), root.store(name)
+    dataset.processes = processes or cores()
     if source is not None and not source.is_dir():
         raise DataError(f"{source} is no folder; {name} is read from a folder.")
     lock = store_lock(folder)

@@ -36,6 +36,7 @@ from vdsm_bench.data.faces import (
     draw_head,
     draw_people,
 )
+from vdsm_bench.data.parallel import in_order
 from vdsm_bench.data.store import ByteArray
 from vdsm_bench.data.store_writer import StoreWriter
 from vdsm_bench.errors import DataError
@@ -63,6 +64,7 @@ class MugSynthetic(VideoDataset):
         source="drawn on demand; no photograph or person is behind it",
         split="clips",
         frame_rate=12.0,
+        megabytes=396,
     )
 
     def __init__(self, *, takes: int = 4, seed: int = 0) -> None:
@@ -100,6 +102,10 @@ class MugSynthetic(VideoDataset):
         )
         return draw_take(labels["action"], draw)
 
+    def draw(self, index: int) -> ByteArray:
+        """Draws one clip, uint8 ``[T, 64, 64, 3]``."""
+        return render(self._people[self.labels(index)["identity"]], self.take(index))
+
     def prepare(
         self,
         destination: Path,
@@ -113,19 +119,19 @@ class MugSynthetic(VideoDataset):
                 f"{_NAME} is drawn, not imported; {source} is not read.",
                 hint=f"vdsm-bench data prepare {_NAME}",
             )
-        takes = [self.take(index) for index in range(len(self))]
-        with StoreWriter(
+        store = StoreWriter(
             destination,
             card=self.card,
             factors=self.factors,
             image_shape=(SIZE, SIZE, 3),
-            total_frames=sum(map(len, takes)),
-        ) as writer:
-            for index, take in enumerate(takes):
-                labels = self.labels(index)
-                writer.add(render(self._people[labels["identity"]], take), labels)
+            total_frames=sum(len(self.take(index)) for index in range(len(self))),
+        )
+        drawn = in_order(self.draw, range(len(self)), processes=self.processes)
+        with store as writer, drawn as clips:
+            for index, frames in enumerate(clips):
+                writer.add(frames, self.labels(index))
                 if progress is not None:
-                    progress(index + 1, len(takes))
+                    progress(index + 1, len(self))
 
     def render_transfer(
         self,

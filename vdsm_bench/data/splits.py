@@ -8,7 +8,7 @@ them a judge has to prove that it reads identity and action apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -112,14 +112,20 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
     )
 
 
-def check_disjoint(store: ClipStore, splits: Splits) -> None:
+def check_disjoint(
+    store: ClipStore, splits: Splits, digests: Sequence[bytes] | None = None
+) -> None:
     """Proves that a split holds out what its rule says.
 
-    Checks index sets, identities and cells, and compares the pixels of held-out clips with those
-    of training clips.
+    Checks index sets, identities and cells, and compares the pixels of all clips across parts.
+
+    Args:
+        store: the clips.
+        splits: how they are split.
+        digests: of every clip (:meth:`ClipStore.digest_of`), where they are known already.
 
     Raises:
-        DataError: parts overlap, or a held-out clip is also a training clip, pixel for pixel.
+        DataError: parts overlap, or a clip of one part is also in another, pixel for pixel.
     """
     cell_of, identities = _cells_of(store), store.identities
     parts = splits.parts()
@@ -138,7 +144,7 @@ def check_disjoint(store: ClipStore, splits: Splits) -> None:
     if splits.rule == "cells":
         for left, right in (("train", "test"), ("train", "validation"), ("validation", "test")):
             _refuse_overlap(store, left, cell_of, "cell", parts[left], parts[right])
-    _refuse_duplicates(store, parts)
+    _refuse_duplicates(store, parts, digests)
 
 
 def _cells_of(store: ClipStore) -> IntArray:
@@ -273,21 +279,19 @@ def _refuse_overlap(
         )
 
 
-def _refuse_duplicates(store: ClipStore, parts: Mapping[str, IntArray]) -> None:
-    seen = {store.digest_of(int(index)): int(index) for index in parts["train"]}
-    twins = [
-        (seen[digest], int(index))
-        for index in _held_out(parts)
-        if (digest := store.digest_of(int(index))) in seen
-    ]
+def _refuse_duplicates(
+    store: ClipStore, parts: Mapping[str, IntArray], digests: Sequence[bytes] | None
+) -> None:
+    seen: dict[bytes, tuple[str, int]] = {}
+    twins = []
+    for name, rows in parts.items():
+        for index in rows.tolist():
+            digest = store.digest_of(index) if digests is None else digests[index]
+            part, other = seen.setdefault(digest, (name, index))
+            if part != name:
+                twins.append(f"{part} {other} = {name} {index}")
     if twins:
-        examples = ", ".join(f"{left} = {right}" for left, right in twins[:5])
         raise DataError(
-            f"{store.name}: {len(twins)} held-out clips are training clips, pixel for pixel "
-            f"(train = held out: {examples})."
+            f"{store.name}: {len(twins)} clips occur in two parts of the split, pixel for pixel "
+            f"({', '.join(twins[:5])})."
         )
-
-
-def _held_out(parts: Mapping[str, IntArray]) -> Iterable[int]:
-    for name in ("validation", "test", "cells"):
-        yield from parts[name].tolist()

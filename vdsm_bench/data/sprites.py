@@ -92,6 +92,7 @@ class Sprites(VideoDataset):
             source=_SOURCE,
             split="identities",
             frame_rate=8.0,
+            megabytes=round(characters * len(self.facts.actions) * FRAMES * TILE * TILE * 3 / 1e6),
         )
         self.factors = (
             *(Factor(name, "static", tuple(kinds)) for name, kinds in self.facts.factors.items()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vdsm_bench.errors import DataError
 SCHEMA = 1
 FRAMES, CLIPS, CARD = "frames.npy", "clips.npz", "card.json"
 LABEL = "label."
+CARD_DIGEST = "card_sha256"
 _CHUNK = 1 << 24
 
 IntArray = npt.NDArray[np.int64]
@@ -128,13 +129,16 @@ class ClipStore:
         """Returns a digest of one clip's pixels, to find duplicates."""
         return hashlib.blake2b(self.frames(index).tobytes(), digest_size=16).digest()
 
-    def verify(self) -> None:
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Reads everything and compares checksums.
+
+        Args:
+            progress: called with (bytes read, bytes in all).
 
         Raises:
             DataError: a file is not what the card says; the message names it.
         """
-        if sha256_of(self.folder / FRAMES) != self.card["sha256"][FRAMES]:
+        if sha256_of(self.folder / FRAMES, progress) != self.card["sha256"][FRAMES]:
             raise _damaged(self.folder, f"{FRAMES} does not match its checksum")
         problem = _problem_of_checksums(self.folder, self.card, self.labels)
         if problem:
@@ -158,12 +162,14 @@ def read_arrays(path: Path) -> dict[str, IntArray]:
     return arrays
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, read in pieces."""
+def sha256_of(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
+    """Returns the SHA-256 of a file, read in pieces; tells how many bytes of how many are read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_CHUNK):
             digest.update(piece)
+            if progress is not None:
+                progress(file.tell(), path.stat().st_size)
     return digest.hexdigest()
 
 
@@ -228,15 +234,27 @@ def _problem_of_clips(
             return f"{CARD}: factor {item['name']} is of unknown kind '{item['kind']}'"
         if len(values) != card["clips"]:
             return f"{CLIPS}: {item['name']} has {len(values)} labels for {card['clips']} clips"
-        if values.min() < 0 or values.max() >= len(item["classes"]):
-            return f"{CLIPS}: {item['name']} has labels outside its {len(item['classes'])} classes"
+        wrong = np.flatnonzero((values < 0) | (values >= len(item["classes"])))
+        if len(wrong):
+            return (
+                f"{CLIPS}: {item['name']} has labels outside its {len(item['classes'])} classes, "
+                f"for example clip {wrong[0]}: {values[wrong[0]]}"
+            )
     return ""
+
+
+def card_digest(card: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of everything a card says but this digest itself."""
+    said = {key: value for key, value in card.items() if key != CARD_DIGEST}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _problem_of_checksums(
     folder: Path, card: Mapping[str, Any], labels: Mapping[str, IntArray]
 ) -> str:
     """Compares all but the frames, which take long to read."""
+    if card.get(CARD_DIGEST) not in (None, card_digest(card)):
+        return f"{CARD} does not match its checksum"
     if sha256_of(folder / CLIPS) != card["sha256"][CLIPS]:
         return f"{CLIPS} does not match its checksum"
     content = content_digest(card["frames_sha256"], card["factors"], labels)

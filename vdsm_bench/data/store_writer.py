@@ -19,18 +19,20 @@ from filelock import FileLock
 from vdsm_bench.contracts import DatasetCard, Factor, check_unique
 from vdsm_bench.data.store import (
     CARD,
+    CARD_DIGEST,
     CLIPS,
     FRAMES,
     LABEL,
     SCHEMA,
     ByteArray,
+    card_digest,
     content_digest,
     sha256_of,
 )
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import sync_folder
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def store_lock(folder: Path) -> FileLock:
@@ -211,6 +213,7 @@ class StoreWriter:
                 CLIPS: sha256_of(self._partial / CLIPS),
             },
         }
+        card[CARD_DIGEST] = card_digest(card)
         with (self._partial / CARD).open("wb") as file:
             file.write(json.dumps(card, indent=1, ensure_ascii=False).encode())
             _sync(file)

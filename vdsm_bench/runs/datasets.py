@@ -1,4 +1,4 @@
-"""What the command line does with datasets: open, list, prepare, check."""
+"""What the command line does with datasets: open, list, show, prepare, check."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from vdsm_bench.registry import Registry
 from vdsm_bench.runs.reporting import Reporter
 
 if TYPE_CHECKING:
+    from vdsm_bench.contracts import Report
     from vdsm_bench.data.store import ClipStore
 
 
@@ -44,6 +45,7 @@ def prepare_store(
     source: Path | None,
     replace: bool,
     reporter: Reporter,
+    processes: int | None = None,
 ) -> Path:
     """Writes the clip store of a dataset, or proves the one that is there.
 
@@ -58,6 +60,7 @@ def prepare_store(
         root,
         source=source,
         replace=replace,
+        processes=processes,
         progress=lambda done, total: reporter.progress(f"prepare {name}", done, total),
         fetched=lambda done, total: reporter.progress(f"download {name}", done, total, "bytes"),
         log=reporter.say,
@@ -71,10 +74,11 @@ def prepare_store(
 def dataset_states(table: Registry, data_dir: Path | None) -> list[dict[str, Any]]:
     """Returns every dataset with its state, JSON-able; one that is damaged breaks no other."""
     root = data_root(data_dir)
-    return [_state(table, name, root) for name in table.names("datasets")]
+    return [dataset_state(table, name, root) for name in table.names("datasets")]
 
 
-def _state(table: Registry, name: str, root: DataRoot) -> dict[str, Any]:
+def dataset_state(table: Registry, name: str, root: DataRoot) -> dict[str, Any]:
+    """Returns what a dataset is and whether it is there, JSON-able; being damaged is a state."""
     state: dict[str, Any] = {
         "name": name,
         "summary": table.peek("datasets", name).summary,
@@ -84,7 +88,9 @@ def _state(table: Registry, name: str, root: DataRoot) -> dict[str, Any]:
     }
     try:
         card = build_dataset(table, name).card
-        state.update(licence=card.licence, access=card.access, source=card.source)
+        state.update(
+            licence=card.licence, access=card.access, source=card.source, megabytes=card.megabytes
+        )
         used = dataset_to_use(table, name, root)
         if root.has(name):
             state.update(_of_store(root.store(name)))
@@ -111,30 +117,54 @@ def _of_store(folder: Path) -> dict[str, Any]:
     return {
         "prepared": True,
         "state": f"prepared: {len(store)} clips of {height}x{width}x{channels}, "
-        f"{identities} identities, {size / 1e6:.0f} MB",
+        f"{identities} identities",
         "folder": str(folder),
         "clips": len(store),
         "identities": identities,
         "bytes": size,
+        "megabytes": round(size / 1e6, 1),
     }
 
 
-def check_dataset(
-    table: Registry, name: str, data_dir: Path | None, reporter: Reporter
-) -> list[str]:
-    """Checks checksums and the disjointness of every split; returns what was found, in order.
+def describe_dataset(table: Registry, name: str, data_dir: Path | None) -> dict[str, Any]:
+    """Returns all that is known of a dataset without reading its frames, JSON-able.
 
     Raises:
-        DataError: missing, damaged, or splits that overlap.
+        UsageError: no such dataset.
     """
-    from vdsm_bench.data.splits import check_disjoint, make_splits
+    from vdsm_bench.data.store import ClipStore
+
+    entry, root = table.get("datasets", name), data_root(data_dir)
+    state = dataset_state(table, name, root)
+    if entry.defaults:
+        state["arguments"] = dict(entry.defaults)
+    state["split"] = entry.settings.get("split", "clips")
+    if not state["prepared"]:
+        return state
+    store = ClipStore.open(root.store(name))
+    kept = ("split", "frame_rate", "content_sha256")
+    state.update({key: store.card[key] for key in kept if store.card.get(key) is not None})
+    state["frame size"] = "x".join(map(str, store.image_shape))
+    state["frames per clip"] = [int(store.lengths.min()), int(store.lengths.max())]
+    state["factors"] = {
+        factor.name: {"kind": factor.kind, "classes": list(factor.classes)}
+        for factor in store.factors
+    }
+    return state
+
+
+def check_dataset(table: Registry, name: str, data_dir: Path | None, reporter: Reporter) -> Report:
+    """Looks for everything that can be wrong with a dataset's store.
+
+    Raises:
+        DataError: missing, or its bytes are not those that were written.
+    """
+    from vdsm_bench.data.check import check_store
 
     store = open_store(table, name, data_dir, reporter)
-    store.verify()
-    lines = [f"{store.name}: {len(store)} clips, checksums are right"]
-    for rule in ("clips", "identities", "cells"):
-        splits = make_splits(store, rule)
-        check_disjoint(store, splits)
-        counts = ", ".join(f"{part} {len(rows)}" for part, rows in splits.parts().items())
-        lines.append(f"split {rule}: disjoint ({counts})")
-    return lines
+    return check_store(
+        store,
+        progress=lambda what, done, total: reporter.progress(
+            f"check {store.name}: {what}", done, total
+        ),
+    )
