@@ -149,7 +149,8 @@ def test_a_check_that_finds_faults_lists_them_all_and_is_3(capsys, monkeypatch):
     found = json.loads(call(capsys, "data", "check", "toy-squares", "--json").out)
     assert found["counts"]["size"] == {"small": 96, "large": 96}
     assert found["problems"] == []
-    assert "red small     8    8     8" in call(capsys, "data", "check", "toy-squares", "--cells").out
+    cells = call(capsys, "data", "check", "toy-squares", "--cells").out
+    assert "red small       8    8     8" in cells
     monkeypatch.setattr("vdsm_bench.data.check.check_disjoint", leak)
     answer = call(capsys, "data", "check", "toy-squares", expect=3)
     assert answer.out.count("fault: split") == 3

@@ -46,9 +46,11 @@ def test_kill_9_while_preparing_then_the_same_command_again(tmp_path):
     process.wait()
     assert not (tmp_path / "mug-synthetic").exists()
     wait_for(lambda: not any(map(alive, workers)))
+    left = frames.with_name("left")
+    left.touch()
     # the same command waits for no lock and begins anew; a test need not see all 1248 clips
     process = subprocess.Popen(prepare, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: frames.exists() and frames.stat().st_size > 0)
+    wait_for(lambda: not left.exists() and frames.exists() and frames.stat().st_size > 0)
     process.terminate()
     assert process.wait(timeout=60) == 143
     assert left_behind(tmp_path) == []

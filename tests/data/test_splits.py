@@ -196,5 +196,5 @@ def test_equal_pixels_in_train_and_test_are_found(tmp_path):
     original, copy = int(splits.train[0]), int(splits.test[0])
     twin = store.frames(original).copy()
     store.frames = lambda index: twin if index == copy else ClipStore.frames(store, index)
-    with pytest.raises(DataError, match=f"1 held-out clips .* {original} = {copy}"):
+    with pytest.raises(DataError, match=f"1 clips .*train {original} = test {copy}"):
         check_disjoint(store, splits)

@@ -132,7 +132,7 @@ def lose_key(folder):
             "clips.npz does not match its checksum",
         ),
         (lambda folder: change_card(folder, sha256={}), "damaged"),
-        (lambda folder: change_card(folder, factors=[]), "card.json does not match the labels"),
+        (lambda folder: change_card(folder, factors=[]), "card.json does not match its checksum"),
         (lambda folder: change_card(folder, split="foo"), "split rule 'foo'"),
         (lambda folder: (folder / "card.json").unlink(), "there is no card.json"),
     ],

@@ -117,19 +117,23 @@ def prepare(
 
 @command.command("check")
 @_DATASET
+@click.option("--from", "source", type=_FOLDER, help="Look at these files, before preparing.")
 @click.option("--cells", is_flag=True, help="Print the clips per identity and action.")
 @json_option
 @pass_session
-def check(session: Session, dataset: str, cells: bool, as_json: bool) -> None:
+def check(session: Session, dataset: str, source: Path | None, cells: bool, as_json: bool) -> None:
     """Look for faults of DATASET: checksums, labels, balance, duplicates, splits that leak."""
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.data.check import cells_table
     from vdsm_bench.errors import DataError
     from vdsm_bench.registry import registry
-    from vdsm_bench.runs.datasets import check_dataset
+    from vdsm_bench.runs.datasets import check_dataset, survey_files
 
     with reporter() as listener:
-        report = check_dataset(registry(), dataset, session.data_dir, listener)
+        if source is not None:
+            report = survey_files(registry(), dataset, source, listener)
+        else:
+            report = check_dataset(registry(), dataset, session.data_dir, listener)
     if as_json:
         print_json(report.as_json())
     else:
@@ -142,8 +146,10 @@ def check(session: Session, dataset: str, cells: bool, as_json: bool) -> None:
             click.echo(line)
     if report.problems:
         raise DataError(
-            f"{dataset} has {len(report.problems)} faults; the first: {report.problems[0]}",
-            hint=f"mend its source, then: vdsm-bench data prepare {dataset} --replace",
+            f"{source or dataset} has {len(report.problems)} faults; the first: "
+            f"{report.problems[0]}",
+            hint=f"mend {source or 'its source'}, then: vdsm-bench data prepare {dataset} "
+            + (f"--from {source}" if source else "--replace"),
         )
 
 

@@ -111,6 +111,23 @@ class VideoDataset(ABC):
             DataError: the source is missing, damaged or mislabelled.
         """
 
+    def survey(
+        self, source: Path, *, progress: Callable[[int, int], None] | None = None
+    ) -> Report | None:
+        """Says what the user's files hold and what is wrong with them; writes nothing.
+
+        Args:
+            source: the files, as for :meth:`prepare`.
+            progress: called with (clips read, clips in all).
+
+        Returns:
+            What ``prepare`` would take, leave out and refuse, or None: it can only try.
+
+        Raises:
+            DataError: the files are not of this dataset at all.
+        """
+        return None
+
     def render_transfer(
         self,
         identity_of: npt.ArrayLike,

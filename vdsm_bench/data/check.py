@@ -113,9 +113,10 @@ def count_cells(
     report.lines.append(
         f"identity x action: {len(filled)} of {table.size} combinations have clips, {each} each"
     )
-    for column in np.flatnonzero((table == 0).any(axis=0)):
-        missing = [people[row] for row in np.flatnonzero(table[:, column] == 0)]
-        report.notes.append(f"missing {moves[column]}: {_some(missing)}")
+    for column, move in enumerate(moves):
+        missing = [who for who, count in zip(people, table[:, column], strict=True) if not count]
+        if missing:
+            report.notes.append(f"missing {move}: {_some(missing)}")
 
 
 def _find_twins(store: ClipStore, digests: list[bytes], report: Report) -> None:

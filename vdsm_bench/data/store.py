@@ -154,7 +154,7 @@ class ClipStore:
 
 def read_arrays(path: Path) -> dict[str, IntArray]:
     """Reads all int64 arrays of an npz file, refusing pickles."""
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
     for key, value in arrays.items():
         if value.dtype != np.int64 or value.ndim != 1:

@@ -56,6 +56,8 @@ class StoreWriter:
         factors: the labelled attributes.
         image_shape: ``(H, W, C)``.
         total_frames: frames of all clips together.
+        facts: what else the card has to say, JSON-able. What is under ``protocol`` enters the
+            key of every cell and judge.
 
     Raises:
         DataError: the folder exists, the disk is too small or full, or what is added is not as
@@ -70,6 +72,7 @@ class StoreWriter:
         factors: Sequence[Factor],
         image_shape: tuple[int, int, int],
         total_frames: int,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         check_unique((factor.name for factor in factors), f"the factors of {card.name}")
         self._folder = folder
@@ -80,6 +83,7 @@ class StoreWriter:
         self._total = total_frames
         self._offsets = [0]
         self._labels: dict[str, list[int]] = {factor.name: [] for factor in factors}
+        self._facts = dict(facts or {})
         self._pixels = hashlib.sha256()
         self._whole_file = hashlib.sha256()
         self._lock = store_lock(folder)
@@ -200,6 +204,7 @@ class StoreWriter:
         ]
         card: dict[str, Any] = {
             "schema": SCHEMA,
+            **self._facts,
             **asdict(self._card),
             "factors": factors,
             "identity": [factor.name for factor in self._factors if factor.kind == "static"],

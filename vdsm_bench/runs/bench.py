@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,9 +84,14 @@ class Bench:
         return ClipShape(self.data.frames, self.store.image_shape[2], size, size)
 
     @property
-    def key(self) -> dict[str, str]:
-        """What identifies clips and splits, for keys of cells and judges."""
-        return {"content": self.store.content_hash, "splits": self.splits.content_key}
+    def key(self) -> dict[str, Any]:
+        """What identifies clips, their preparation and splits, for keys of cells and judges."""
+        declared = {"prepared": prepared} if (prepared := self.store.card.get("protocol")) else {}
+        return {
+            "content": self.store.content_hash,
+            "splits": self.splits.content_key,
+            **declared,
+        }
 
     def clips(self, indices: Integers) -> LabelledClips:
         """Returns chosen clips, cut for evaluation, with their labels."""

@@ -13,7 +13,7 @@ from vdsm_bench.data.locate import (
     open_dataset,
     prepare_dataset,
 )
-from vdsm_bench.errors import VdsmBenchError
+from vdsm_bench.errors import UsageError, VdsmBenchError
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.reporting import Reporter
 
@@ -142,7 +142,7 @@ def describe_dataset(table: Registry, name: str, data_dir: Path | None) -> dict[
     if not state["prepared"]:
         return state
     store = ClipStore.open(root.store(name))
-    kept = ("split", "frame_rate", "content_sha256")
+    kept = ("split", "frame_rate", "protocol", "content_sha256")
     state.update({key: store.card[key] for key in kept if store.card.get(key) is not None})
     state["frame size"] = "x".join(map(str, store.image_shape))
     state["frames per clip"] = [int(store.lengths.min()), int(store.lengths.max())]
@@ -168,3 +168,25 @@ def check_dataset(table: Registry, name: str, data_dir: Path | None, reporter: R
             f"check {store.name}: {what}", done, total
         ),
     )
+
+
+def survey_files(table: Registry, name: str, source: Path, reporter: Reporter) -> Report:
+    """Says what the user's files hold, before anything is made from them.
+
+    Raises:
+        UsageError: no such dataset, or one that has no such check.
+        DataError: the files are not of this dataset at all.
+    """
+    from vdsm_bench.data.parallel import cores
+
+    dataset = build_dataset(table, name)
+    dataset.processes = cores()
+    report = dataset.survey(
+        source, progress=lambda done, total: reporter.progress(f"look at {source}", done, total)
+    )
+    if report is None:
+        raise UsageError(
+            f"{name} has no check of files before they are imported; preparing it checks them.",
+            hint=f"vdsm-bench data prepare {name} --from {source}",
+        )
+    return report
