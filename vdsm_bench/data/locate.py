@@ -56,13 +56,16 @@ def data_root(explicit: Path | None = None) -> DataRoot:
 
 
 def build_dataset(table: Registry, name: str) -> VideoDataset:
-    """Builds a dataset from its registry entry.
+    """Builds a dataset from its registry entry, to use all cores.
 
     Raises:
         UsageError: no such dataset.
         ContractError: its card has another name; rows would say that one.
     """
+    from vdsm_bench.data.parallel import cores
+
     dataset: VideoDataset = table.factory("datasets", name)()
+    dataset.processes = cores()
     if dataset.card.name != name:
         raise ContractError(f"The card of datasets/{name} says '{dataset.card.name}'.")
     return dataset
@@ -167,13 +170,10 @@ def prepare_dataset(
     """
     from filelock import Timeout
 
-    from vdsm_bench.data.parallel import cores
     from vdsm_bench.data.store_writer import store_lock
 
     dataset, folder = build_dataset(table, name), root.store(name)
-    dataset.processes = processes or cores()
-    if source is not None and not source.is_dir():
-        raise DataError(f"{source} is no folder; {name} is read from a folder.")
+    dataset.processes = processes or dataset.processes
     lock = store_lock(folder)
     try:
         lock.acquire(timeout=0)
@@ -202,7 +202,13 @@ def prepare_dataset(
 def _source(
     dataset: VideoDataset, source: Path | None, fetched: Progress | None, say: Say
 ) -> Path | None:
-    """Returns the folder a dataset is made from; downloads it where the user named none."""
+    """Returns the folder a dataset is made from; downloads it where the user named none.
+
+    Raises:
+        DataError: what the user named is no folder, or the download failed.
+    """
+    if source is not None and not source.is_dir():
+        raise DataError(f"{source} is no folder; {dataset.card.name} is read from a folder.")
     if source is not None or dataset.card.access != "download":
         return source
     from vdsm_bench.data.download import cache_folder, fetch

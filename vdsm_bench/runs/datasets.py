@@ -177,11 +177,7 @@ def survey_files(table: Registry, name: str, source: Path, reporter: Reporter) -
         UsageError: no such dataset, or one that has no such check.
         DataError: the files are not of this dataset at all.
     """
-    from vdsm_bench.data.parallel import cores
-
-    dataset = build_dataset(table, name)
-    dataset.processes = cores()
-    report = dataset.survey(
+    report = build_dataset(table, name).survey(
         source, progress=lambda done, total: reporter.progress(f"look at {source}", done, total)
     )
     if report is None:
