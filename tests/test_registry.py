@@ -198,6 +198,7 @@ def test_the_annotations_read_from_the_source_are_the_class_s(kind, name):
 def test_a_module_without_source_or_of_another_kind_has_no_annotations():
     assert annotations_in_source("math:Class") == {}
     assert annotations_in_source("vdsm_bench.nowhere:Class") == {}
+    assert annotations_in_source("no_such_package.model:Class") == {}
 
 
 def test_annotations_that_do_not_evaluate_are_a_broken_contract():

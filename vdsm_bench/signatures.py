@@ -48,7 +48,10 @@ def annotations_in_source(target: str) -> dict[str, Any]:
     are left out. So is everything where there is no source.
     """
     module, _, name = target.partition(":")
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of its package; whoever builds it says so
+        return {}
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return {}
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

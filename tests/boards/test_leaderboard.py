@@ -41,7 +41,15 @@ def test_an_absent_score_is_empty_with_its_reason(tmp_path):
 def test_other_settings_under_the_same_preset_are_another_row(tmp_path):
     make_cell(tmp_path)
     make_cell(tmp_path, layers=[{"training": {"sequence": {"epochs": 1}}}])
-    assert [row["n_seeds"] for row in leaderboard(tmp_path)] == [1, 1]
+    rows = leaderboard(tmp_path)
+    assert [row["n_seeds"] for row in rows] == [1, 1]
+    assert {row["preset"] for row in rows} == {"small", "small[training.sequence.epochs=1]"}
+    console = Console(width=100, file=io.StringIO())
+    console.print(render(rows))
+    text = console.file.getvalue()
+    assert "small ×1" in text
+    assert "small (1) ×1" in text
+    assert "(1) beside the preset: training.sequence.epochs=1" in text
 
 
 def test_failed_and_damaged_cells_are_listed_with_their_reason(tmp_path):

@@ -222,3 +222,16 @@ def test_a_file_in_the_place_of_a_store_is_damage(table, tmp_path):
     (tmp_path / "dots").write_text("x")
     with pytest.raises(DataError, match="damaged: there is no card.json"):
         open_dataset(table, "dots", DataRoot(tmp_path, named=True))
+
+
+def test_frames_that_changed_on_disk_are_refused_where_clips_are_used(table, tmp_path):
+    root = DataRoot(tmp_path, named=True)
+    open_dataset(table, "dots", root)
+    frames = tmp_path / "dots" / "frames.npy"
+    content = bytearray(frames.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "new").write_bytes(content)
+    (tmp_path / "new").replace(frames)
+    with pytest.raises(DataError, match="frames.npy does not match its checksum") as caught:
+        open_dataset(table, "dots", root)
+    assert "vdsm-bench data prepare dots --replace" in caught.value.hint

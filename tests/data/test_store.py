@@ -1,8 +1,11 @@
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 
+from vdsm_bench.data import store as store_module
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.errors import DataError
 
@@ -144,14 +147,54 @@ def test_damage_is_found_on_opening(toy, damage, says):
     assert "vdsm-bench data prepare toy" in caught.value.hint
 
 
+def flip(path):
+    """Changes one bit in place, an hour after the file was written."""
+    then = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns + 3_600_000_000_000))
+
+
 def test_a_flipped_bit_is_found_by_verify(toy):
-    path = toy.folder / "frames.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    flip(toy.folder / "frames.npy")
     store = ClipStore.open(toy.folder)
     with pytest.raises(DataError, match="frames.npy does not match its checksum"):
         store.verify()
+
+
+def test_verified_once_frames_are_read_again_only_when_the_file_changes(toy, monkeypatch):
+    toy.verify_once()
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "sha256_of", lambda path: pytest.fail(f"{path} is read again"))
+        toy.verify_once()
+    flip(toy.folder / "frames.npy")
+    for _ in range(2):  # a failure is never remembered as a pass
+        with pytest.raises(DataError, match="frames.npy does not match its checksum") as caught:
+            toy.verify_once()
+        assert "vdsm-bench data prepare toy --replace" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_damaged_memory_of_the_check_is_no_pass(toy, content):
+    toy.verify_once()
+    flip(toy.folder / "frames.npy")
+    (toy.folder / ".passed.json").write_text(content)
+    with pytest.raises(DataError, match="checksum"):
+        toy.verify_once()
+
+
+def test_the_memory_of_another_files_check_is_no_pass(toy, tmp_path):
+    """As when a store is copied, with its times, and damaged on the way."""
+    toy.verify_once()
+    copy = shutil.copytree(toy.folder, tmp_path / "copy")
+    times = (copy / "frames.npy").stat()
+    flip(copy / "frames.npy")
+    os.utime(copy / "frames.npy", ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(DataError, match="checksum"):
+        ClipStore.open(copy).verify_once()
 
 
 def test_a_clip_that_does_not_exist_is_refused(toy):

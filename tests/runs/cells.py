@@ -5,7 +5,7 @@ from pathlib import Path
 from vdsm_bench.config import resolve
 from vdsm_bench.files import write_json
 from vdsm_bench.registry import Entry, Registry
-from vdsm_bench.runs.cell import Cell, cell_key, cell_path, comparable
+from vdsm_bench.runs.cell import Cell, cell_key, cell_path, changes, comparable
 from vdsm_bench.runs.folder import CellFolder
 
 
@@ -43,6 +43,7 @@ def make_cell(runs_dir: Path, *, seed: int = 0, model: str = "toy", layers=(), *
             "instance": cell.instance,
             "config": config.model_dump(mode="json"),
             "comparable": comparable(config),
+            "changes": changes(TABLE, config),
         },
     )
     write_json(

@@ -4,7 +4,7 @@ from tests.runs.cells import TABLE
 from vdsm_bench.config import resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
-from vdsm_bench.runs.cell import cell_key, comparable, folder_name, plan_cells
+from vdsm_bench.runs.cell import cell_key, changes, comparable, folder_name, plan_cells
 
 DATA, PROTOCOL = {"content": "c", "splits": "s"}, {"judge": "j"}
 
@@ -50,6 +50,13 @@ def test_whatever_changes_a_number_changes_the_key(changed):
 def test_only_seeds_share_a_group():
     assert key_of(seed=1).group == key_of(seed=2).group
     assert key_of("data.frames=5").group != key_of().group
+
+
+def test_what_leaves_the_preset_is_named_and_nothing_else():
+    given = ["training.sequence.epochs=1", "data.frames=8", "model.pose_dim=9"]
+    given += ["judge.floor=0.5", "evaluation.batch_size=1"]
+    config = resolve(TABLE, model="toy", dataset="faces", seed=3, layers=[parse_assignments(given)])
+    assert changes(TABLE, config) == {"training.sequence.epochs": 1, "judge.floor": 0.5}
 
 
 def test_folder_names_are_safe_and_distinct():

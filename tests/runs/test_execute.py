@@ -262,6 +262,14 @@ def test_a_wrong_value_leaves_no_folder(bench, tmp_path):
     assert scan_cells(tmp_path) == []
 
 
+def test_clips_larger_than_the_stored_frames_are_refused_before_there_is_a_folder(bench, tmp_path):
+    (refused,), _ = bench(layer={"data": {"image_size": 4096}}, runs_dir=tmp_path)
+    assert (refused.exit_code, refused.folder) == (2, None)
+    assert "data.image_size 4096 is larger" in refused.error
+    assert "--set data.image_size=" in refused.error
+    assert list(tmp_path.glob("cells/*/*/*/config.json")) == []
+
+
 @pytest.mark.parametrize("name", ["write_status", "log"])
 def test_a_disk_that_refuses_while_a_cell_works_stops_that_cell_alone(
     bench, monkeypatch, tmp_path, name

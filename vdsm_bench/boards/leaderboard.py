@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -58,9 +59,10 @@ Row = dict[str, Any]
 def leaderboard(runs_dir: Path) -> list[Row]:
     """Returns the rows of every cell and control under a runs folder.
 
-    A row stands for one dataset x model instance x preset x protocol over its seeds: means of the
-    seeds' values and interval bounds, and as spread their standard deviation. Cells that are not
-    done have a row each with their state and reason and no scores.
+    A row stands for one dataset x model instance x preset x protocol over its seeds. Settings that
+    leave the preset stand beside its name, ``small[training.fit.epochs=9]``. Scores are means of
+    the seeds' values and interval bounds, and as spread their standard deviation. Cells that are
+    not done have a row each with their state and reason and no scores.
     """
     records = scan_cells(runs_dir)
     done: dict[str, list[CellRecord]] = {}
@@ -114,7 +116,8 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
     seeds = sorted(cell["seed"] for cell in cells)
     collapsed = [cell["collapsed"] for cell in cells if cell["collapsed"] is not None]
     row = _empty_row(
-        **{key: first[key] for key in _LEADING[:8]},
+        **{key: first[key] for key in _LEADING[:8] if key != "preset"},
+        preset=_preset(first["preset"], records[0].config),
         seeds=" ".join(map(str, seeds)),
         n_seeds=len(seeds),
         identity_by_factor=by_factor([cell.get("long", []) for cell in cells]),
@@ -128,6 +131,15 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
     )
     row.update(_scores_over_seeds([cell["scores"] for cell in cells]))
     return row
+
+
+def _preset(name: Any, config: Mapping[str, Any] | None) -> str:
+    """Returns ``name``, or ``name[key=value,...]`` where settings leave the preset."""
+    changed = (config or {}).get("changes")
+    if not isinstance(changed, dict) or not changed:
+        return str(name)
+    said = (f"{key}={json.dumps(value).strip(chr(34))}" for key, value in sorted(changed.items()))
+    return f"{name}[{','.join(said)}]"
 
 
 def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
@@ -169,7 +181,8 @@ def _unfinished_row(record: CellRecord) -> Row:
         return row
     config, data = content["config"], content["config"].get("data")
     row["model"] = content.get("instance", row["model"])
-    row["preset"], row["seeds"] = config.get("preset"), str(config.get("seed"))
+    row["preset"] = _preset(config.get("preset"), content)
+    row["seeds"] = str(config.get("seed"))
     if isinstance(data, dict):
         row.update({key: data.get(key) for key in ("image_size", "frames", "split")})
     return row

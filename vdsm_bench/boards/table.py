@@ -41,10 +41,13 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
     done = [row for row in rows if row["status"] == "done" and (everything or not _minor(row))]
     for title, block in groupby(done, key=_title):
         members = list(block)
-        blocks.append(_table(title, members, everything))
+        changed = list(dict.fromkeys(_changes(row) for row in members if _changes(row)))
+        blocks.append(_table(title, members, changed, everything))
+        for number, text in enumerate(changed, start=1):
+            blocks.append(Text(f"({number}) beside the preset: {text}\n"))
         told = [row for row in members if row["slot"] == "native" and row["identity_by_factor"]]
         for row in told:
-            name = f"{row['model']} {row['preset']}"
+            name = f"{row['model']} {_run(row, changed)}"
             blocks.append(Text(f"{name}, identity by factor: {row['identity_by_factor']}\n"))
     if done:
         blocks.append(Text(_FOOT, style="dim"))
@@ -83,7 +86,20 @@ def _title(row: Row) -> str:
     )
 
 
-def _table(title: str, rows: Sequence[Row], everything: bool) -> Table:
+def _changes(row: Row) -> str:
+    """Returns the settings that leave the preset, from ``preset[key=value,...]``."""
+    return str(row["preset"] or "").partition("[")[2].removesuffix("]").replace(",", ", ")
+
+
+def _run(row: Row, changed: Sequence[str]) -> str:
+    """Returns preset and seeds; what leaves the preset by its number beneath the table."""
+    if not row["n_seeds"]:
+        return ""
+    mark = f" ({changed.index(_changes(row)) + 1})" if _changes(row) else ""
+    return f"{str(row['preset']).partition('[')[0]}{mark} ×{row['n_seeds']}"
+
+
+def _table(title: str, rows: Sequence[Row], changed: Sequence[str], everything: bool) -> Table:
     table = Table(
         title=Text(title),
         title_justify="left",
@@ -102,9 +118,8 @@ def _table(title: str, rows: Sequence[Row], everything: bool) -> Table:
         table.add_column(name.replace("training_minutes", "minutes"), overflow="fold")
     table.add_column("", no_wrap=True)
     for row in rows:
-        run = f"{row['preset']} ×{row['n_seeds']}" if row["n_seeds"] else ""
         # Text: a model instance is called name[key=value], and rich reads brackets as markup
-        cells: list[RenderableType] = [Text(str(row["model"])), run]
+        cells: list[RenderableType] = [Text(str(row["model"])), Text(_run(row, changed))]
         cells += [_score(row, name, everything) for name in scores]
         cells += [str(row[name]) if row[name] is not None else "" for name in trailing]
         cells.append("collapsed" if row["collapsed"] else "")

@@ -219,7 +219,10 @@ def _source(
 
 
 def _opened(name: str, root: DataRoot) -> ClipStore:
-    """Opens a store that is what its folder is called: a row must not say another dataset."""
+    """Opens a store that is what its card says, and what its folder is called.
+
+    A row must say nothing of damaged frames, nor another dataset's name.
+    """
     from vdsm_bench.data.store import ClipStore
 
     store = ClipStore.open(root.store(name))
@@ -228,6 +231,7 @@ def _opened(name: str, root: DataRoot) -> ClipStore:
             f"{store.folder} holds {store.name}, not {name}.",
             hint=f"rename the folder to {store.name}, then: vdsm-bench data prepare {name}",
         )
+    store.verify_once()
     return store
 
 

@@ -15,6 +15,7 @@ from vdsm_bench.contracts import ClipShape, Integers, LabelledClips
 from vdsm_bench.data.clips import ClipSampler, evaluation_clips
 from vdsm_bench.data.splits import Splits, make_splits
 from vdsm_bench.data.store import ClipStore
+from vdsm_bench.errors import UsageError
 
 #: evaluation clips of a part of the split are kept in memory up to this size, bytes
 _CACHE_LIMIT = 1 << 30
@@ -73,7 +74,18 @@ class Bench:
 
     @classmethod
     def of(cls, store: ClipStore, data: DataSettings) -> Bench:
-        """Splits a store as the settings say."""
+        """Splits a store as the settings say.
+
+        Raises:
+            UsageError: clips larger than the stored frames are asked for.
+        """
+        height, width, _ = store.image_shape
+        if data.image_size > min(height, width):
+            raise UsageError(
+                f"data.image_size {data.image_size} is larger than the {width} x {height} frames "
+                f"of {store.name}.",
+                hint=f"--set data.image_size={min(height, width)}   (or smaller)",
+            )
         rule = data.split or store.card.get("split", "clips")
         return cls(store, make_splits(store, rule), data)
 

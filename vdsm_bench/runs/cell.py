@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,30 @@ def comparable(config: CellConfig) -> dict[str, Any]:
         for key in keys:
             tree[section].pop(key)
     return tree
+
+
+def changes(table: Registry, config: CellConfig) -> dict[str, Any]:
+    """Returns what leaves the preset beside the model's arguments, by dotted key.
+
+    The arguments are not among it: they are in the instance's name.
+    """
+    usual = resolve(
+        table, model=config.model.name, dataset=config.data.dataset, preset=config.preset
+    )
+    mine, theirs = (
+        {key: value for key, value in comparable(each).items() if key not in ("model", "seed")}
+        for each in (config, usual)
+    )
+    known = dict(_dotted(theirs))
+    return {key: value for key, value in _dotted(mine) if key not in known or value != known[key]}
+
+
+def _dotted(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def cell_path(runs_dir: Path, cell: Cell, key: str) -> Path:

@@ -17,7 +17,7 @@ from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError, disk_err
 from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
-from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, comparable
+from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes, comparable
 from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.environment import describe_environment
@@ -140,7 +140,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             model = build_model(context.table, bench, cell)
             _ = protocol.request
             folder = place
-            _open_folder(place, cell, key, desk.device)
+            _open_folder(place, cell, key, changes(context.table, cell.config), desk.device)
             metrics = _work(cell, key, place, bench, protocol, desk, model)
             return _done(cell, place, metrics, reused_row=False)
     except (VdsmBenchError, OSError) as problem:
@@ -167,13 +167,16 @@ def _finished(folder: CellFolder) -> dict[str, Any] | None:
     return read_cell(folder.path).metrics
 
 
-def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, device: str) -> None:
+def _open_folder(
+    folder: CellFolder, cell: Cell, key: CellKey, changed: Mapping[str, Any], device: str
+) -> None:
     content = {
         "key": key.key,
         "group": key.group,
         "instance": cell.instance,
         "config": cell.config.model_dump(mode="json"),
         "comparable": comparable(cell.config),
+        "changes": dict(changed),
         "inputs": dict(key.inputs),
     }
     write_json(folder.config_file, content)
