@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from vdsm_bench.evaluators.pairs import check_labels
 from vdsm_bench.files import hold, read_json, sync_folder, write_bytes, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
-_AGAIN = "delete this folder; the next run trains the judge anew"
+_AGAIN = "rm -r {}   (the next run trains the judge anew)"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> None:
         DataError: the folder exists.
     """
     if folder.exists():
-        raise DataError(f"The judge folder {folder} exists already.", hint=_AGAIN)
+        raise DataError(f"The judge folder {folder} exists already.", hint=_again(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -258,11 +259,13 @@ def load_card(folder: Path) -> JudgeCard:
         }
         card = JudgeCard(**content, examinations=examinations)
     except (DataError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"The judge's card {path} does not read: {error}.", hint=_AGAIN) from error
+        raise DataError(
+            f"The judge's card {path} does not read: {error}.", hint=_again(folder)
+        ) from error
     if card.version != JUDGE_VERSION:
         raise DataError(
             f"{path} is of judge version {card.version}; this program needs {JUDGE_VERSION}.",
-            hint=_AGAIN,
+            hint=_again(folder),
         )
     return card
 
@@ -291,9 +294,15 @@ def load_judge(folder: Path, device: torch.device | str = "cpu") -> tuple[Neural
         network.load_state_dict(load(weights))
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"The judge's weights {path} do not load: {first}.", hint=_AGAIN) from error
+        raise DataError(
+            f"The judge's weights {path} do not load: {first}.", hint=_again(folder)
+        ) from error
     return NeuralJudge(network, shape, torch.device(device)), card
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _again(folder: Path) -> str:
+    return _AGAIN.format(shlex.quote(str(folder)))

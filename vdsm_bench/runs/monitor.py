@@ -102,7 +102,7 @@ class Monitor:
         figures: dict[str, Any] = self._mixing(model, codes)
         swap = self._swap(model, clips, codes)
         if swap is not None:
-            figures["swap_gap"] = round(swap.gap, 4)
+            figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
         probes = self._probes(codes)
         figures.update(self._means(probes))
         grounds = [] if swap is None or not swap.collapsed else [_said(swap)]
