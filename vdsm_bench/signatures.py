@@ -86,8 +86,9 @@ def check_value(annotation: Any, key: str, value: Any, where: str) -> None:
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
+        place = "".join(f"item {part + 1}: " for part in problem["loc"] if isinstance(part, int))
         raise UsageError(
-            f"{where}: argument '{key}' is {value!r}: {problem['msg']}.",
+            f"{where}: argument '{key}' is {value!r}: {place}{problem['msg']}.",
             hint=f"vdsm-bench show {where}",
         ) from error
 
