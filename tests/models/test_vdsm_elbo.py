@@ -1,4 +1,6 @@
+import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from pyro.infer import TraceMeanField_ELBO
 
 from tests.models.naive_vdsm import NaiveVDSM
 from tests.models.tiny import CLIP, build
+from vdsm_bench.contracts import Progress
 from vdsm_bench.models.vdsm.model import Annealing
 from vdsm_bench.models.vdsm.objective import elbo_terms, total
 
@@ -93,3 +96,29 @@ def test_every_likelihood_prefers_the_clip_itself(likelihood):
         scaled, _ = elbo_terms(vdsm.frame_model, vdsm.frame_guide, clip, ANNEALING)
         losses.append(scaled["x"].item())
     assert losses[0] < losses[1]
+
+
+def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_path():
+    vdsm = build()
+    clip = torch.rand(2, CLIP.frames, 3, 16, 16)
+    torch.manual_seed(1)
+    plain, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, clip, ANNEALING)
+    torch.manual_seed(1)
+    path = poutine.trace(vdsm.clip_guide).get_trace(clip, ANNEALING).nodes
+    torch.manual_seed(1)
+    matching = replace(ANNEALING, match=0.5)
+    scaled, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, clip, matching)
+
+    loc, scale = vdsm.pose_head(vdsm.encoder(clip.flatten(0, 1)))
+    drawn = torch.stack([path[f"z_{t + 1}"]["value"] for t in range(CLIP.frames)], dim=1)
+    error = (loc.view_as(drawn) - drawn) / scale.view_as(drawn)
+    cost = 0.5 * error.square() + scale.view_as(drawn).log() + 0.5 * math.log(2 * math.pi)
+    assert scaled.pop("pose").item() == pytest.approx(0.5 * cost.sum().item(), rel=1e-5)
+    assert {k: v.item() for k, v in scaled.items()} == {k: v.item() for k, v in plain.items()}
+
+
+def test_matching_ends_halfway_through_the_sequence_stage():
+    vdsm = build(pose_match=[2.0, 0.0])
+    weights = [vdsm.annealing("sequence", Progress(e, 10, e, 10)).match for e in range(10)]
+    assert weights[:5] == sorted(weights[:5], reverse=True) and weights[4:] == [0.0] * 6
+    assert build().annealing("sequence", Progress(0, 10, 0, 10)).match == 0.0

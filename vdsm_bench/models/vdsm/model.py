@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import (
@@ -49,6 +49,7 @@ class Annealing:
     identity: float
     pose: float | None
     motion: float
+    match: float = 0.0
 
     @property
     def open_pose(self) -> float:
@@ -93,6 +94,9 @@ class VDSM(VideoModel):
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
         identity_frozen: whether ``sequence`` leaves the identity head as ``pretrain`` made it.
         sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
+        pose_match: start and end of the weight, in ``sequence``, of a second thing that the path
+            has to explain: the poses which ``pretrain`` reads off the frames (half-cosine over
+            half of it).
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
@@ -101,7 +105,10 @@ class VDSM(VideoModel):
         infers s of each of two clips of one identity from the other one. It is the same
         ELBO with another posterior, and s cannot carry the action of the frames it helps to
         draw, because it has not seen them. ``identity_frozen`` keeps that so in ``sequence``,
-        where s is inferred from the clip itself.
+        where s is inferred from the clip itself. ``pose_match`` observes the mean of
+        q(z_t | x_t) under N(z_t, its scale) beside the frames. Through the frozen decoder alone
+        a path that shows the wrong gesture has nowhere to go, as every small change of it
+        makes the pixels worse; the distance between poses has no such traps.
     """
 
     def __init__(
@@ -128,6 +135,7 @@ class VDSM(VideoModel):
         identity_from: Literal["clip", "partner"] = "clip",
         identity_frozen: bool = False,
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
+        pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
     ) -> None:
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
@@ -138,6 +146,7 @@ class VDSM(VideoModel):
         self.pose_kl_shape, self.pose_shut = pose_kl_shape, pose_shut
         self.identity_kl = identity_kl
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
+        self.pose_match = pose_match
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
@@ -181,6 +190,7 @@ class VDSM(VideoModel):
             identity=self.identity_kl[1],
             pose=quadratic_spline(self.sequence_pose_kl, epoch=epoch, n_epochs=n),
             motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n),
+            match=cosine_ramp(*self.pose_match, 2, epoch=epoch, n_epochs=n),
         )
 
     def _pose_weight(self, epoch: int, n_epochs: int) -> float | None:
@@ -220,6 +230,8 @@ class VDSM(VideoModel):
         scaled, plain = elbo_terms(model, guide, batch.clip, annealing)
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
+        if "pose" in plain:
+            terms["pose_nll"] = plain.pop("pose") / n
         for name, value in plain.items():
             key = f"kl_{name[0]}"  # z_1, z_2 ... are one term
             terms[key] = terms.get(key, torch.zeros_like(value)) + value / n
@@ -228,6 +240,7 @@ class VDSM(VideoModel):
             "lambda_s": annealing.identity,
             "lambda_z": annealing.pose,
             "lambda_d": annealing.motion,
+            "pose_match": annealing.match or None,
         }
         constants = {k: torch.tensor(v) for k, v in weights.items() if v is not None}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
@@ -279,7 +292,10 @@ class VDSM(VideoModel):
                         loc, scale = self.transition(path[-1], d)
                     path.append(pyro.sample(f"z_{step}", _normal(loc, scale, 1)))
             weights = self.mixing_weights(s, annealing.temperature)
-            self._observe(clip, torch.stack(path, dim=1), weights)
+            poses = torch.stack(path, dim=1)
+            if annealing.match:
+                self._observe_poses(clip, poses, annealing.match)
+            self._observe(clip, poses, weights)
 
     def clip_guide(self, clip: Tensor, annealing: Annealing) -> None:
         """The guide of ``sequence``: d from the pose locs, then z_t given z_{t-1} and d."""
@@ -309,6 +325,13 @@ class VDSM(VideoModel):
         with poutine.scale(scale=annealing.identity):
             loc, scale = self.identity_head(features)
             pyro.sample("s", _normal(loc, scale, 1))
+
+    def _observe_poses(self, clip: Tensor, pose: Tensor, weight: float) -> None:
+        """Observes the poses that ``pretrain`` reads off the frames, under the path's."""
+        with torch.no_grad():
+            loc, scale = self.pose_head(self._features(clip))
+        with poutine.scale(scale=weight):
+            pyro.sample("pose", _normal(pose, scale, 2), obs=loc)
 
     def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
         logits = self.decoder.logits(pose, weights)
