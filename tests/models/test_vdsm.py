@@ -4,6 +4,7 @@ from pyro import get_param_store
 
 from tests.models.tiny import CLIP, build
 from vdsm_bench.contracts import Batch, Codes, Progress, check_clip
+from vdsm_bench.models.vdsm.parts import IdentityHead
 
 PROGRESS = Progress(epoch=0, n_epochs=4, step=0, n_steps=8)
 
@@ -154,3 +155,16 @@ def test_a_frozen_identity_head_is_no_part_of_the_sequence_stage():
     trained = {id(p) for p in vdsm.stages()[1].players[0].parameters}
     assert not any(id(p) in trained for p in vdsm.identity_head.parameters())
     assert all(id(p) in trained for p in vdsm.transition.parameters())
+
+
+def test_the_slope_of_the_identity_loc_lets_it_be_negative():
+    features = torch.randn(200, 1, 8)
+    locs = {}
+    for slope in (0.01, 1.0):
+        torch.manual_seed(0)
+        head = IdentityHead(8, 4, slope)
+        locs[slope], _ = head(features)
+    negative = locs[1.0] < 0
+    assert 0.2 < negative.float().mean() < 0.8
+    torch.testing.assert_close(locs[0.01][~negative], locs[1.0][~negative])
+    torch.testing.assert_close(locs[0.01][negative], 0.01 * locs[1.0][negative])

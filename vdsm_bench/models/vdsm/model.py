@@ -92,6 +92,7 @@ class VDSM(VideoModel):
         identity_kl: weight of the identity KL when ``pretrain`` begins and from its third on.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
+        identity_slope: slope below zero of the LeakyReLU on the loc of q(s); 1 is none.
         identity_frozen: whether ``sequence`` leaves the identity head as ``pretrain`` made it.
         sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
         pose_match: start and end of the weight, in ``sequence``, of a second thing that the path
@@ -105,10 +106,12 @@ class VDSM(VideoModel):
         infers s of each of two clips of one identity from the other one. It is the same
         ELBO with another posterior, and s cannot carry the action of the frames it helps to
         draw, because it has not seen them. ``identity_frozen`` keeps that so in ``sequence``,
-        where s is inferred from the clip itself. ``pose_match`` observes the mean of
-        q(z_t | x_t) under N(z_t, its scale) beside the frames. Through the frozen decoder alone
-        a path that shows the wrong gesture has nowhere to go, as every small change of it
-        makes the pixels worse; the distance between poses has no such traps.
+        where s is inferred from the clip itself. ``identity_slope=1`` keeps every dimension of
+        s alive: below zero the paper's LeakyReLU lets a hundredth of the gradient through, and
+        the KL, which pulls loc to zero, leaves most dimensions there for good. ``pose_match``
+        observes the mean of q(z_t | x_t) under N(z_t, its scale) beside the frames. Through the
+        frozen decoder alone a path that shows the wrong gesture has nowhere to go, as every
+        small change of it makes the pixels worse; the distance between poses has no such traps.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class VDSM(VideoModel):
         pose_scale: PositiveFloat | None = None,
         identity_kl: tuple[PositiveFloat, PositiveFloat] = (0.1, 1.0),
         identity_from: Literal["clip", "partner"] = "clip",
+        identity_slope: Annotated[float, Field(gt=0, le=1)] = 0.01,
         identity_frozen: bool = False,
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
         pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
@@ -150,7 +154,9 @@ class VDSM(VideoModel):
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
-        self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim)
+        self.identity_head = IdentityHead(
+            self.encoder.feature_dim, identity_dim, identity_slope
+        )
         self.motion_encoder = MotionEncoder(
             pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout
         )

@@ -52,10 +52,16 @@ class IdentityHead(nn.Module):
         The scale starts at the prior's 1 / K_s. Left at softplus(0) = 0.7 it would be many
         times the prior's, and the mixing weights mostly noise until it had shrunk: the
         decoder learns to ignore them meanwhile.
+
+    Args:
+        feature_dim: F.
+        identity_dim: K_s.
+        slope: of the LeakyReLU on loc, below zero.
     """
 
-    def __init__(self, feature_dim: int, identity_dim: int) -> None:
+    def __init__(self, feature_dim: int, identity_dim: int, slope: float = 0.01) -> None:
         super().__init__()
+        self.slope = slope
         self.hidden = nn.Linear(feature_dim, 128)
         self.output = nn.Linear(128, 2 * identity_dim)
         self.loc_layer = nn.Linear(identity_dim, identity_dim)
@@ -66,7 +72,7 @@ class IdentityHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale."""
         loc, raw = self.output(functional.leaky_relu(self.hidden(features))).chunk(2, dim=-1)
-        loc = functional.leaky_relu(self.loc_layer(loc))
+        loc = functional.leaky_relu(self.loc_layer(loc), self.slope)
         scale = positive(self.scale_layer(functional.softplus(raw)))
         return loc.mean(1), scale.mean(1)
 
