@@ -63,6 +63,7 @@ class StageSettings(Settings):
             them come from each of two clips.
         pairs: join two random clips of the same identity (weak supervision, declared in the row).
         gradient_clip: largest gradient norm per player, or None.
+        warm_up: steps, at the beginning, over which the learning rate rises linearly from zero.
         cool_down: share of the steps, at the end, over which the learning rate falls linearly
             to a twentieth.
     """
@@ -74,6 +75,7 @@ class StageSettings(Settings):
     frames: int | None = Field(None, ge=1)
     pairs: bool = False
     gradient_clip: float | None = Field(None, gt=0)
+    warm_up: int = Field(0, ge=0)
     cool_down: float = Field(0.0, ge=0, le=1)
 
 

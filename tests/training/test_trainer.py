@@ -215,6 +215,11 @@ def test_the_learning_rate_falls_over_the_cool_down():
     assert learning_rate(constant, 99) == 1.0
 
 
+def test_the_learning_rate_rises_over_the_warm_up():
+    settings = StageSettings(epochs=10, batches_per_epoch=10, learning_rate=1.0, warm_up=20)
+    assert [learning_rate(settings, step) for step in (0, 9, 19, 99)] == [0.05, 0.5, 1.0, 1.0]
+
+
 @pytest.mark.parametrize("line", ["[1]", '{"a": 1}', '{"stage": "a", "step": "x"}', "garbage"])
 def test_a_damaged_journal_is_cut_at_the_damage(tmp_path, line):
     path = tmp_path / "train.jsonl"

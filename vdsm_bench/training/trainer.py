@@ -57,10 +57,11 @@ class TrainingSummary:
 
 
 def learning_rate(settings: StageSettings, step: int) -> float:
-    """Returns the learning rate of a step: constant, then falling over the stage's cool-down."""
+    """Returns the learning rate of a step: rising, constant, then falling over the cool-down."""
     n_steps = settings.epochs * settings.batches_per_epoch
     left = (n_steps - step) / (settings.cool_down * n_steps) if settings.cool_down else 1.0
-    return settings.learning_rate * min(1.0, max(left, 0.05))
+    risen = (step + 1) / settings.warm_up if settings.warm_up else 1.0
+    return settings.learning_rate * min(1.0, risen, max(left, 0.05))
 
 
 class PlayerLoss(nn.Module):
