@@ -14,7 +14,8 @@ from pyro.infer import TraceMeanField_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
 
-from vdsm_bench.models.vdsm.model import VDSM, Annealing
+from vdsm_bench.models.vdsm.annealing import Annealing
+from vdsm_bench.models.vdsm.model import VDSM
 
 FLOOR = 1e-4
 

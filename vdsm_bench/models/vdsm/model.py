@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pyro
@@ -25,7 +25,7 @@ from vdsm_bench.contracts import (
     Stage,
     VideoModel,
 )
-from vdsm_bench.errors import ContractError
+from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan
 from vdsm_bench.models.vdsm.objective import elbo_terms, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
@@ -35,28 +35,9 @@ from vdsm_bench.models.vdsm.parts import (
     PoseHead,
     RollOut,
 )
-from vdsm_bench.models.vdsm.schedules import cosine_ramp, geometric, quadratic_spline
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
 Knots = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-@dataclass(frozen=True)
-class Annealing:
-    """One epoch's temperature and KL weights; a pose weight of None means that it is shut."""
-
-    temperature: float
-    identity: float
-    pose: float | None
-    motion: float
-    match: float = 0.0
-
-    @property
-    def open_pose(self) -> float:
-        """The pose weight of a stage that cannot do without the pose."""
-        if self.pose is None:
-            raise ContractError("Stage 'sequence' has no shut pose; give it a weight.")
-        return self.pose
 
 
 class VDSM(VideoModel):
@@ -146,11 +127,16 @@ class VDSM(VideoModel):
         self.n_frames = clip.frames
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.temperature = temperature
-        self.pose_kl, self.sequence_pose_kl = pose_kl, sequence_pose_kl
-        self.pose_kl_shape, self.pose_shut = pose_kl_shape, pose_shut
-        self.identity_kl = identity_kl
+        self.plan = AnnealingPlan(
+            temperature=temperature,
+            identity_kl=identity_kl,
+            pose_kl=pose_kl,
+            pose_kl_shape=pose_kl_shape,
+            pose_shut=pose_shut,
+            sequence_pose_kl=sequence_pose_kl,
+            pose_match=pose_match,
+        )
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
-        self.pose_match = pose_match
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
@@ -182,29 +168,8 @@ class VDSM(VideoModel):
 
     def annealing(self, stage: str, progress: Progress) -> Annealing:
         """Returns the temperature and the KL weights of an epoch (supplement, figures 1 and 2)."""
-        epoch, n = progress.epoch, progress.n_epochs
-        start, end = self.temperature
-        if stage == "pretrain":
-            return Annealing(
-                temperature=cosine_ramp(start, end, 2, epoch=epoch, n_epochs=n),
-                identity=cosine_ramp(*self.identity_kl, 3, epoch=epoch, n_epochs=n),
-                pose=self._pose_weight(epoch, n),
-                motion=0.0,
-            )
-        return Annealing(
-            temperature=end,
-            identity=self.identity_kl[1],
-            pose=quadratic_spline(self.sequence_pose_kl, epoch=epoch, n_epochs=n),
-            motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n),
-            match=cosine_ramp(*self.pose_match, 2, epoch=epoch, n_epochs=n),
-        )
-
-    def _pose_weight(self, epoch: int, n_epochs: int) -> float | None:
-        shut = round(self.pose_shut * n_epochs)
-        if epoch < shut:
-            return None
-        shape = quadratic_spline if self.pose_kl_shape == "spline" else geometric
-        return shape(self.pose_kl, epoch=epoch - shut, n_epochs=n_epochs - shut)
+        at = self.plan.pretrain if stage == "pretrain" else self.plan.sequence
+        return at(progress.epoch, progress.n_epochs)
 
     def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
         if batch.pairs and self.identity_from == "partner":
