@@ -151,3 +151,23 @@ class VideoDataset(ABC):
             uint8 ``[B, frames, image_size, image_size, C]``, or None: the dataset is not drawn.
         """
         return None
+
+    def render_continuation(
+        self, clips: npt.ArrayLike, *, window: int, frames: int, stride: int, image_size: int
+    ) -> npt.NDArray[np.uint8] | None:
+        """How clips truly go on, past what is stored of them: ground truth for long generation.
+
+        Args:
+            clips: clip indices ``[B]``.
+            window: frames of the windows that evaluation cuts from these clips; there it starts.
+            frames: frames to render; the first ``window`` of them are the evaluation window.
+            stride: every stride-th frame is used.
+            image_size: height and width in pixels.
+
+        Returns:
+            uint8 ``[B, frames, image_size, image_size, C]``, or None: it is not known.
+
+        Raises:
+            UsageError: the window is longer than a stored clip.
+        """
+        return None
