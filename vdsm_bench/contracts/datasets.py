@@ -85,11 +85,14 @@ class VideoDataset(ABC):
         card: what it is.
         downloads: what the frame fetches where the user names no folder (access ``download``);
             ``prepare`` then gets the folder they lie in as ``source``.
+        downloads_of: the dataset under whose name they are kept, where several are made from the
+            same files; its own name if empty.
         processes: how many processes ``prepare`` may use; the bytes it writes are the same.
     """
 
     card: DatasetCard
     downloads: Sequence[RemoteFile] = ()
+    downloads_of: str = ""
     processes: int = 1
 
     @abstractmethod

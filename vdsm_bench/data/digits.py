@@ -11,19 +11,39 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vdsm_bench.contracts import RemoteFile
 from vdsm_bench.data.store import ByteArray, IntArray
 from vdsm_bench.errors import DataError
 from vdsm_bench.optional import import_optional
 
 #: height and width of every picture, and how large scikit-learn's 8 x 8 digits are drawn in it
 SIDE, _INK = 28, 24
-#: SHA-256 of the content of the four original files, whoever packed them
+#: SHA-256 of the content of the four original files; packed again they are still the same digits
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+_MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://raw.githubusercontent.com/fgnt/mnist/master/",
+)
+#: the four files as they were published: bytes and SHA-256
+MNIST_FILES = tuple(
+    RemoteFile(name, tuple(mirror + name for mirror in _MIRRORS), f"sha256:{digest}", size)
+    for name, size, digest in (
+        ("train-images-idx3-ubyte.gz", 9912422,
+         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        ("train-labels-idx1-ubyte.gz", 28881,
+         "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        ("t10k-images-idx3-ubyte.gz", 1648877,
+         "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        ("t10k-labels-idx1-ubyte.gz", 4542,
+         "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    )
+)  # fmt: skip
 #: bytes before the pictures and before the labels of an IDX file, and of the largest file
 _IMAGES_START, _LABELS_START, _LARGEST = 16, 8, 16 + 60000 * SIDE * SIDE
 
@@ -65,7 +85,7 @@ def _content(source: Path, name: str) -> bytes:
     if not path.is_file():
         raise DataError(
             f"The MNIST file {path} is missing; the four original files are needed: "
-            f"{', '.join(f'{one}.gz' for one in MNIST_SHA256)}."
+            f"{', '.join(file.name for file in MNIST_FILES)}."
         )
     try:
         with gzip.open(path) if path == packed else path.open("rb") as file:

@@ -214,8 +214,9 @@ def _source(
     from vdsm_bench.data.download import cache_folder, fetch
 
     name = dataset.card.name
-    say(f"{name}: its files ({megabytes(dataset)}) are fetched to {cache_folder(name)} (once).")
-    return fetch(name, dataset.downloads, progress=fetched)
+    folder = cache_folder(dataset.downloads_of or name)
+    say(f"{name}: its files ({megabytes(dataset)}) are fetched to {folder} (once).")
+    return fetch(name, dataset.downloads, folder, progress=fetched)
 
 
 def _opened(name: str, root: DataRoot) -> ClipStore:

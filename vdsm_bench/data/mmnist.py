@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vdsm_bench.contracts import DatasetCard, Factor
-from vdsm_bench.data.digits import SIDE, Digits, read_mnist, small_digits
+from vdsm_bench.data.digits import MNIST_FILES, SIDE, Digits, read_mnist, small_digits
 from vdsm_bench.data.drawn import DrawnDataset
 from vdsm_bench.data.shading import SIZE, FloatArray
 from vdsm_bench.data.store import ByteArray, IntArray
@@ -242,6 +242,9 @@ class Mmnist(MovingDigits):
         seed: of pictures and motions.
     """
 
+    downloads = MNIST_FILES
+    downloads_of = "mmnist"
+
     def __init__(
         self, *, digits: Count = 1, identities: int = 2000, takes: int = 2, seed: int = 0
     ) -> None:
@@ -249,7 +252,7 @@ class Mmnist(MovingDigits):
             name=_name(digits),
             summary=f"Moving MNIST, {_SCHEMA[digits]}.",
             licence="Y. LeCun and C. Cortes; no licence text, commonly given as CC BY-SA 3.0",
-            access="import",
+            access="download",
             source="MNIST's four files, http://yann.lecun.com/exdb/mnist (LeCun, Cortes, Burges)",
             split="identities",
             frame_rate=8.0,
