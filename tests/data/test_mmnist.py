@@ -16,7 +16,6 @@ from vdsm_bench.errors import DataError
 from vdsm_bench.registry import registry
 
 FRAMES = np.arange(16)
-NAMES = ("mmnist", "mmnist-2", "mmnist-synthetic", "mmnist-2-synthetic")
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +44,13 @@ def compass(step):
 
 
 @pytest.mark.parametrize(
-    ("name", "digits", "motions"), zip(NAMES, (1, 2) * 2, (32, 40) * 2, strict=True)
+    ("name", "digits", "motions"),
+    [
+        ("mmnist", 1, 32),
+        ("mmnist-2", 2, 40),
+        ("mmnist-synthetic", 1, 32),
+        ("mmnist-2-synthetic", 2, 40),
+    ],
 )
 def test_factors_and_cards(name, digits, motions):
     dataset = registry().factory("datasets", name)()

@@ -261,13 +261,17 @@ class Mmnist(MovingDigits):
         self._source: Path | None = None
 
     def source_digits(self) -> Digits:
-        """Reads MNIST's training digits from the files that :meth:`prepare` was given."""
+        """Reads all of MNIST's digits from the files that :meth:`prepare` was given."""
         if self._source is None:
             raise DataError(
                 f"{self.card.name} is made from the four MNIST files; say where they are.",
                 hint=f"vdsm-bench data prepare {self.card.name} --from FOLDER",
             )
-        return read_mnist(self._source, "train")
+        parts = [read_mnist(self._source, part) for part in ("train", "t10k")]
+        return Digits(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.classes for part in parts]),
+        )
 
     def prepare(
         self,
