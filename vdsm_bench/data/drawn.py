@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vdsm_bench.contracts import Factor, VideoDataset
 from vdsm_bench.data.clips import centre_starts, downscale
+from vdsm_bench.data.parallel import in_order
 from vdsm_bench.data.store import ByteArray, IntArray
 from vdsm_bench.data.store_writer import StoreWriter
 from vdsm_bench.errors import DataError, UsageError
@@ -29,11 +30,13 @@ class DrawnDataset(VideoDataset):
         factors: the labelled attributes.
         image_shape: ``(H, W, C)`` as stored.
         endless: whether :meth:`draw` can draw frames past the end of a stored clip.
+        parallel: whether a clip takes longer to draw than to send from another process.
     """
 
     factors: tuple[Factor, ...]
     image_shape: ClassVar[tuple[int, int, int]] = (64, 64, 3)
     endless: ClassVar[bool] = False
+    parallel: ClassVar[bool] = True
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,18 +81,24 @@ class DrawnDataset(VideoDataset):
 
     def write(self, destination: Path, progress: Callable[[int, int], None] | None) -> None:
         """Draws all clips into a store."""
-        lengths = [self.length(index) for index in range(len(self))]
-        with StoreWriter(
+        store = StoreWriter(
             destination,
             card=self.card,
             factors=self.factors,
             image_shape=self.image_shape,
-            total_frames=sum(lengths),
-        ) as writer:
-            for index, length in enumerate(lengths):
-                writer.add(self.draw(index, index, np.arange(length)), self.labels(index))
+            total_frames=sum(self.length(index) for index in range(len(self))),
+        )
+        processes = self.processes if self.parallel else 1
+        drawn = in_order(self.draw_clip, range(len(self)), processes=processes)
+        with store as writer, drawn as clips:
+            for index, frames in enumerate(clips):
+                writer.add(frames, self.labels(index))
                 if progress is not None:
-                    progress(index + 1, len(lengths))
+                    progress(index + 1, len(self))
+
+    def draw_clip(self, index: int) -> ByteArray:
+        """Draws one clip as it is stored, uint8 ``[T, H, W, C]``."""
+        return self.draw(index, index, np.arange(self.length(index)))
 
     def render_transfer(
         self,

@@ -114,6 +114,7 @@ class MovingDigits(DrawnDataset):
 
     image_shape = (SIZE, SIZE, 1)
     endless = True
+    parallel = False
 
     def __init__(
         self, card: DatasetCard, *, digits: Count, identities: int, takes: int, seed: int
@@ -256,6 +257,7 @@ class Mmnist(MovingDigits):
             source="MNIST's four files, http://yann.lecun.com/exdb/mnist (LeCun, Cortes, Burges)",
             split="identities",
             frame_rate=8.0,
+            megabytes=round(identities * takes * FRAMES * SIZE**2 / 1e6),
         )
         super().__init__(card, digits=digits, identities=identities, takes=takes, seed=seed)
         self._source: Path | None = None
@@ -326,6 +328,7 @@ class MmnistSynthetic(MovingDigits):
             source="scikit-learn's load_digits, https://doi.org/10.24432/C50P49",
             split="identities",
             frame_rate=8.0,
+            megabytes=round(identities * takes * FRAMES * SIZE**2 / 1e6),
         )
         super().__init__(card, digits=digits, identities=identities, takes=takes, seed=seed)
 

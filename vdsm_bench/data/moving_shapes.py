@@ -136,6 +136,7 @@ class MovingShapes(CrossedDataset):
         source="drawn on demand, in the manner of dSprites and 3D Shapes",
         split="identities",
         frame_rate=8.0,
+        megabytes=340,
     )
     endless = True
     factors = (

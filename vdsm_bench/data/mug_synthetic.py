@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vdsm_bench.contracts import DatasetCard, Factor, VideoDataset
-from vdsm_bench.data.clips import centre_starts, downscale
+from vdsm_bench.contracts import DatasetCard, Factor
+from vdsm_bench.data.drawn import DrawnDataset
 from vdsm_bench.data.expressions import ACTIONS, Take, draw_take
 from vdsm_bench.data.face_parts import draw_moving_parts
 from vdsm_bench.data.faces import (
@@ -36,9 +35,7 @@ from vdsm_bench.data.faces import (
     draw_head,
     draw_people,
 )
-from vdsm_bench.data.parallel import in_order
-from vdsm_bench.data.store import ByteArray
-from vdsm_bench.data.store_writer import StoreWriter
+from vdsm_bench.data.store import ByteArray, IntArray
 from vdsm_bench.errors import DataError
 from vdsm_bench.seeding import generator
 
@@ -48,7 +45,7 @@ _CANVAS = SIZE * OVER
 _ZOOM = 1.4
 
 
-class MugSynthetic(VideoDataset):
+class MugSynthetic(DrawnDataset):
     """Drawn faces with MUG's schema.
 
     Args:
@@ -102,58 +99,16 @@ class MugSynthetic(VideoDataset):
         )
         return draw_take(labels["action"], draw)
 
-    def draw(self, index: int) -> ByteArray:
-        """Draws one clip, uint8 ``[T, 64, 64, 3]``."""
-        return render(self._people[self.labels(index)["identity"]], self.take(index))
+    def length(self, index: int) -> int:
+        """Returns the frames of one clip."""
+        return len(self.take(index))
 
-    def prepare(
-        self,
-        destination: Path,
-        *,
-        source: Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Draws all clips; ``source`` must be None."""
-        if source is not None:
-            raise DataError(
-                f"{_NAME} is drawn, not imported; {source} is not read.",
-                hint=f"vdsm-bench data prepare {_NAME}",
-            )
-        store = StoreWriter(
-            destination,
-            card=self.card,
-            factors=self.factors,
-            image_shape=(SIZE, SIZE, 3),
-            total_frames=sum(len(self.take(index)) for index in range(len(self))),
-        )
-        drawn = in_order(self.draw, range(len(self)), processes=self.processes)
-        with store as writer, drawn as clips:
-            for index, frames in enumerate(clips):
-                writer.add(frames, self.labels(index))
-                if progress is not None:
-                    progress(index + 1, len(self))
-
-    def render_transfer(
-        self,
-        identity_of: npt.ArrayLike,
-        motion_of: npt.ArrayLike,
-        *,
-        frames: int,
-        stride: int,
-        image_size: int,
-    ) -> ByteArray:
-        """Renders the people of clips A in the takes of clips B, in B's evaluation windows."""
-        clips = []
-        for who, what in zip(np.atleast_1d(identity_of), np.atleast_1d(motion_of), strict=True):
-            take = self.take(int(what))
-            person = self._people[self.labels(int(who))["identity"]]
-            start = int(centre_starts([len(take)], frames=frames, stride=stride)[0])
-            window = np.minimum(start + stride * np.arange(frames), len(take) - 1)
-            clips.append(downscale(render(person, take, window), image_size))
-        return np.stack(clips)
+    def draw(self, who: int, what: int, frames: IntArray) -> ByteArray:
+        """Draws the person of one clip in the take of another."""
+        return render(self._people[self.labels(who)["identity"]], self.take(what), frames)
 
 
-def render(person: Person, take: Take, frames: npt.NDArray[np.int64] | None = None) -> ByteArray:
+def render(person: Person, take: Take, frames: IntArray | None = None) -> ByteArray:
     """Draws one clip.
 
     Args:

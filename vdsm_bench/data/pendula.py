@@ -146,6 +146,7 @@ class Pendula(CrossedDataset):
         source="drawn on demand; the set of VDSM's paper was not published",
         split="identities",
         frame_rate=8.0,
+        megabytes=382,
     )
     endless = True
     factors = (
