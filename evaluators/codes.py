@@ -19,13 +19,11 @@ from vdsm_bench.contracts import (
     Floats,
     Integers,
     Judge,
-    LabelledClips,
     MetricInfo,
     Outputs,
     Score,
 )
 from vdsm_bench.errors import DataError
-from vdsm_bench.evaluators.outputs import batches
 from vdsm_bench.evaluators.statistics import bootstrap_mean
 from vdsm_bench.seeding import generator
 
@@ -65,9 +63,9 @@ def probe(
     Raises:
         DataError: shapes that do not fit, no clips, NaN.
     """
-    _check_codes(train_codes, train_labels, "probe, training codes")
-    _check_codes(test_codes, test_labels, "probe, test codes")
-    train, test = _standardise(train_codes, test_codes)
+    check_codes(train_codes, train_labels, "probe, training codes")
+    check_codes(test_codes, test_labels, "probe, test codes")
+    train, test = standardise(train_codes, test_codes)
     if len(np.unique(train_labels)) == 1:
         guess = np.full(len(test), train_labels[0])
     else:
@@ -78,7 +76,7 @@ def probe(
             # Codes that separate the classes drive the weights on without changing an answer.
             warnings.simplefilter("ignore", ConvergenceWarning)
             guess = LogisticRegression(max_iter=_PROBE_STEPS).fit(train, train_labels).predict(test)
-    return Probe((guess == test_labels).astype(np.float64), _majority(test_labels))
+    return Probe((guess == test_labels).astype(np.float64), majority(test_labels))
 
 
 def code_views(codes: Codes) -> dict[str, Floats]:
@@ -127,10 +125,10 @@ def quick_leaks(
     found: dict[str, dict[str, float]] = {}
     for factor in factors:
         label = labels[factor.name]
-        row = {"chance": _majority(label[test])}
+        row = {"chance": majority(label[test])}
         for name, codes in views.items():
-            _check_codes(codes, label, f"quick leaks, {name} code")
-            guess = _discriminant(*_standardise(codes[train], codes[test]), label[train])
+            check_codes(codes, label, f"quick leaks, {name} code")
+            guess = _discriminant(*standardise(codes[train], codes[test]), label[train])
             row[name] = float((guess == label[test]).mean())
         found[factor.name] = row
     return found
@@ -170,52 +168,55 @@ class CodeProbes(Evaluator):
             reason = reason or "no training clips were given to learn probes from"
         if reason is not None or request.train is None:
             return Findings({m.name: Score(None, reason=reason) for m in METRICS})
-        train = _encode(outputs, request.train, request.batch_size)
-        test = _encode(outputs, request.test, request.batch_size)
-        scores: dict[str, Score] = {}
-        long: list[FactorScore] = []
-        levels: dict[str, dict[str, float]] = {}
-        for code in train:
-            for what, kind in (("identity", "static"), ("action", "dynamic")):
-                probes = {
-                    factor.name: probe(
-                        train[code],
-                        request.train.labels[factor.name],
-                        test[code],
-                        request.test.labels[factor.name],
-                    )
-                    for factor in request.scorable()
-                    if factor.kind == kind
-                }
-                for name, found in probes.items():
-                    long.append(
-                        FactorScore(f"{code}_code_probe", name, _mean(found.right, request))
-                    )
-                column = f"{code}_code_{what}_probe"
-                if column not in {metric.name for metric in METRICS}:
-                    continue  # the pose has rows in the long table only
-                if not probes:
-                    scores[column] = Score(None, reason=f"no {kind} factor can be probed")
-                    continue
-                right = np.mean([found.right for found in probes.values()], axis=0)
-                scores[column] = _mean(right, request)
-                chance = float(np.mean([found.chance for found in probes.values()]))
-                levels[column] = {"majority": chance}
-        return Findings(scores, long=long, chance=levels)
+        from threadpoolctl import threadpool_limits
+
+        train, test = code_views(outputs.codes("train")), code_views(outputs.codes("test"))
+        with threadpool_limits(1):  # these matrices are too small to be shared out
+            return _probe_all(train, test, request.train.labels, request)
+
+
+def _probe_all(
+    train: Mapping[str, Floats],
+    test: Mapping[str, Floats],
+    labels: Mapping[str, Integers],
+    request: EvaluationRequest,
+) -> Findings:
+    """Probes every code for every factor; ``labels`` are those of the training clips."""
+    scores: dict[str, Score] = {}
+    long: list[FactorScore] = []
+    levels: dict[str, dict[str, float]] = {}
+    for code in train:
+        for what, kind in (("identity", "static"), ("action", "dynamic")):
+            probes = {
+                factor.name: probe(
+                    train[code],
+                    labels[factor.name],
+                    test[code],
+                    request.test.labels[factor.name],
+                )
+                for factor in request.scorable()
+                if factor.kind == kind
+            }
+            for name, found in probes.items():
+                long.append(FactorScore(f"{code}_code_probe", name, _mean(found.right, request)))
+            column = f"{code}_code_{what}_probe"
+            if column not in {metric.name for metric in METRICS}:
+                continue  # the pose has rows in the long table only
+            if not probes:
+                scores[column] = Score(None, reason=f"no {kind} factor can be probed")
+                continue
+            right = np.mean([found.right for found in probes.values()], axis=0)
+            scores[column] = _mean(right, request)
+            chance = float(np.mean([found.chance for found in probes.values()]))
+            levels[column] = {"majority": chance}
+    return Findings(scores, long=long, chance=levels)
 
 
 def _mean(values: Floats, request: EvaluationRequest) -> Score:
     return bootstrap_mean(values, resamples=request.bootstrap, seed=request.seed)
 
 
-def _encode(outputs: Outputs, clips: LabelledClips, batch_size: int) -> dict[str, Floats]:
-    parts = [
-        code_views(outputs.codes(clips.clips(rows))) for rows in batches(len(clips), batch_size)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _standardise(train: Floats, test: Floats) -> tuple[Floats, Floats]:
+def standardise(train: Floats, test: Floats) -> tuple[Floats, Floats]:
     """Centres and scales by the training codes; dimensions that are constant there become 0."""
     mean, spread = train.mean(0), train.std(0)
     alive = spread > 1e-8
@@ -239,11 +240,13 @@ def _discriminant(train: Floats, test: Floats, labels: Integers) -> Integers:
     return np.asarray(values[(test @ weights + bias).argmax(1)], dtype=np.int64)
 
 
-def _majority(labels: Integers) -> float:
+def majority(labels: Integers) -> float:
+    """Computes the share of the most frequent label: what needs no code."""
     return float(np.bincount(labels).max() / len(labels))
 
 
-def _check_codes(codes: Floats, labels: Integers, where: str) -> None:
+def check_codes(codes: Floats, labels: Integers, where: str) -> None:
+    """Raises DataError where codes are not finite ``[N, K]`` with N >= 1 labels."""
     if codes.ndim != 2 or len(codes) == 0 or len(codes) != len(labels):
         raise DataError(
             f"{where}: expected [N, K] with N labels, got {list(codes.shape)} and {len(labels)}."

@@ -15,15 +15,25 @@ from vdsm_bench.contracts import (
     Codes,
     EvaluationRequest,
     Integers,
+    Kept,
+    LabelledClips,
     Outputs,
     VideoModel,
+    Wanted,
     check_clip,
 )
 from vdsm_bench.errors import ContractError
+from vdsm_bench.seeding import derive_seed
 
-#: regenerated clips kept for the second evaluator that asks for them
+#: clips kept for the second evaluator that asks for them
 _CACHE_BYTES = 2**30
-Wanted = Literal["reconstructions", "transfers", "codes"]
+#: rows that are sampled together, whatever the batch size: noise belongs to its row
+SAMPLED_TOGETHER = 64
+_NEEDED: dict[str, set[str]] = {
+    "codes": {"encode"},
+    "samples": {"sample"},
+    "generations": {"generate"},
+}
 
 
 class Subject(Protocol):
@@ -53,55 +63,141 @@ class SubjectOutputs(Outputs):
     def __init__(self, subject: Subject, request: EvaluationRequest) -> None:
         self.subject = subject
         self.request = request
-        self._kept: dict[tuple[int, ...], Tensor] = {}
+        self._kept: dict[tuple[object, ...], Tensor] = {}
         self._room = _CACHE_BYTES
+        self._codes: dict[str, Codes] = {}
 
     def missing(self, what: Wanted) -> str | None:
         """Returns why it cannot be had, or None where it can."""
         name = type(self.subject).__name__
         if not isinstance(self.subject, VideoModel):
-            return f"{name} has no codes" if what == "codes" else None
-        needed = {"encode"} if what == "codes" else {"encode", "generate"}
-        lacking = sorted(needed - set(self.subject.capabilities))
+            return None if what not in _NEEDED else f"{name} has no codes and no prior"
+        needed = _NEEDED.get(what, {"encode", "generate"})
+        able = set(self.subject.capabilities)
+        if type(self.subject).sample is VideoModel.sample:
+            able.discard("sample")  # declared by default, and not written
+        lacking = sorted(needed - able)
         return f"{name} cannot {' and '.join(lacking)}" if lacking else None
 
     def reconstructions(self, rows: Integers) -> Tensor:
         """Returns the regenerated test clips of the rows."""
-        key = tuple(rows.tolist())
-        if key not in self._kept:
+
+        def make() -> Tensor:
+            if self._from_codes("reconstruct"):
+                return self._mixed(rows, rows)
             clip = self._clips(rows)
-            found = self._run(lambda: self.subject.reconstruct(clip), clip, "reconstruct")
+            return self._run(lambda: self.subject.reconstruct(clip), clip, "reconstruct")
+
+        return self._once(("reconstructions", *rows.tolist()), make)
+
+    def transfers(self, rows: Integers) -> Tensor:
+        """Returns the clips of the rows of the pair list."""
+
+        def make() -> Tensor:
+            pairs = self.request.pairs[rows]
+            if self._from_codes("transfer"):
+                return self._mixed(pairs[:, 0], pairs[:, 1])
+            who, what = self._clips(pairs[:, 0]), self._clips(pairs[:, 1])
+            return self._run(lambda: self.subject.transfer(who, what), what, "transfer")
+
+        return self._once(("transfers", *rows.tolist()), make)
+
+    def codes(self, part: Literal["test", "train"]) -> Codes:
+        """Returns the codes of all test clips, or of all clips that probes learn from."""
+        if part not in self._codes:
+            clips = self.request.test if part == "test" else self.request.train
+            if clips is None:
+                raise ContractError("There are no training clips to encode.")
+            self._codes[part] = self._encode(clips)
+        return self._codes[part]
+
+    def samples(self, rows: Integers, *, keep: Kept, repetition: int = 0) -> Tensor:
+        """Returns clips that keep one code of the test clips of the rows; the rest is drawn."""
+        blocks = rows // SAMPLED_TOGETHER
+        found = {
+            block: self._once(
+                ("samples", keep, repetition, block),
+                lambda block=block: self._sample(int(block), keep, repetition),
+            )
+            for block in np.unique(blocks).tolist()
+        }
+        places = zip(blocks.tolist(), (rows % SAMPLED_TOGETHER).tolist(), strict=True)
+        return torch.stack([found[block][place] for block, place in places])
+
+    def generations(self, codes: Codes, n_frames: int | None = None) -> Tensor:
+        """Returns the clips of identity and motion codes ``[B, K]``."""
+        model, device = self._model("generate"), self.request.device
+        moved = Codes(codes.identity.to(device), codes.motion.to(device))
+        like = self._like(len(codes.identity), n_frames)
+        return self._run(lambda: model.generate(moved, like.shape[1]), like, "generate")
+
+    def _from_codes(self, what: Literal["reconstruct", "transfer"]) -> bool:
+        """Says whether the subject does this as every model does: encode, then generate.
+
+        Then every test clip is encoded once, however many pairs it is in.
+        """
+        return isinstance(self.subject, VideoModel) and getattr(
+            type(self.subject), what
+        ) is getattr(VideoModel, what)
+
+    def _mixed(self, identity_of: Integers, motion_of: Integers) -> Tensor:
+        codes = self.codes("test")
+        return self.generations(Codes(codes.identity[identity_of], codes.motion[motion_of]))
+
+    def _encode(self, clips: LabelledClips) -> Codes:
+        model = self._model("encode")
+        parts: list[Codes] = []
+        for rows in batches(len(clips), self.request.batch_size):
+            clip = clips.clips(rows).to(self.request.device)
+            with _scoring(model):
+                found = model.encode(clip)
+            for name, value in (("identity", found.identity), ("motion", found.motion)):
+                if value.ndim != 2 or len(value) != len(clip) or not value.isfinite().all():
+                    raise ContractError(
+                        f"{type(model).__name__}.encode: the {name} code must be finite "
+                        f"[B, K], got {list(value.shape)} for {len(clip)} clips."
+                    )
+            parts.append(found)
+        poses = [part.pose for part in parts if part.pose is not None]
+        return Codes(
+            torch.cat([part.identity for part in parts]),
+            torch.cat([part.motion for part in parts]),
+            torch.cat(poses) if len(poses) == len(parts) else None,
+        )
+
+    def _sample(self, block: int, keep: Kept, repetition: int) -> Tensor:
+        model, device = self._model("sample"), self.request.device
+        start = block * SAMPLED_TOGETHER
+        rows = slice(start, min(start + SAMPLED_TOGETHER, len(self.request.test)))
+        kept = {} if keep == "nothing" else {keep: getattr(self.codes("test"), keep)[rows]}
+        like = self._like(rows.stop - rows.start)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.request.seed, "sample", keep, repetition, block))
+            return self._run(lambda: model.sample(*like.shape[:2], **kept), like, "sample")
+
+    def _model(self, what: Literal["encode", "generate", "sample"]) -> VideoModel:
+        if not isinstance(self.subject, VideoModel):
+            raise ContractError(f"{type(self.subject).__name__} cannot {what}.")
+        return self.subject
+
+    def _like(self, n: int, n_frames: int | None = None) -> Tensor:
+        """Returns zeros of the shape of n test clips."""
+        one = self.request.test.clips(np.zeros(1, dtype=np.int64))
+        return one.new_zeros(()).expand(n, n_frames or one.shape[1], *one.shape[2:])
+
+    def _clips(self, rows: Integers) -> Tensor:
+        return self.request.test.clips(rows).to(self.request.device)
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], Tensor]) -> Tensor:
+        """Returns what was made before under this key; keeps it while there is room."""
+        if key not in self._kept:
+            found = make()
             size = found.numel() * found.element_size()
             if size > self._room:
                 return found
             self._room -= size
             self._kept[key] = found
         return self._kept[key]
-
-    def transfers(self, rows: Integers) -> Tensor:
-        """Returns the clips of the rows of the pair list."""
-        pairs = self.request.pairs[rows]
-        identity_of, motion_of = self._clips(pairs[:, 0]), self._clips(pairs[:, 1])
-        return self._run(
-            lambda: self.subject.transfer(identity_of, motion_of), motion_of, "transfer"
-        )
-
-    def codes(self, clips: Tensor) -> Codes:
-        """Returns the codes of clips ``[B, T, C, H, W]``."""
-        if not isinstance(self.subject, VideoModel):
-            raise ContractError(f"{type(self.subject).__name__} has no codes.")
-        with _scoring(self.subject):
-            found = self.subject.encode(clips.to(self.request.device))
-        for part, value in (("identity", found.identity), ("motion", found.motion)):
-            if value.ndim != 2 or len(value) != len(clips) or not value.isfinite().all():
-                raise ContractError(
-                    f"{type(self.subject).__name__}.encode: the {part} code must be finite "
-                    f"[B, K], got {list(value.shape)} for {len(clips)} clips."
-                )
-        return found
-
-    def _clips(self, rows: Integers) -> Tensor:
-        return self.request.test.clips(rows).to(self.request.device)
 
     def _run(self, work: Callable[[], Tensor], like: Tensor, what: str) -> Tensor:
         where = f"{type(self.subject).__name__}.{what}"
@@ -142,10 +238,6 @@ class RenderedOutputs(Outputs):
     def transfers(self, rows: Integers) -> Tensor:
         """Returns the clips of the rows of the pair list."""
         return self._read("transfers", rows)
-
-    def codes(self, clips: Tensor) -> Codes:
-        """Refuses: there are only clips."""
-        raise ContractError(f"{self._name} holds no codes.")
 
     def _read(self, what: Wanted, rows: Integers) -> Tensor:
         source = self._sources[what]

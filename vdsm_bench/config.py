@@ -109,12 +109,15 @@ class EvaluationSettings(Settings):
         pairs: length of the fixed pair list.
         bootstrap: resamples behind every interval.
         batch_size: clips per forward pass; does not change any number.
+        scores: dear evaluators to compute beside the usual ones, each a name or a mapping with
+            ``name`` and its arguments; does not change any other number.
     """
 
     clips: int = Field(1000, ge=1)
     pairs: int = Field(1000, ge=1)
     bootstrap: int = Field(1000, ge=10)
     batch_size: int = Field(64, ge=1)
+    scores: list[str | dict[str, Any]] = Field(default_factory=list)
 
 
 class CellConfig(Settings):
@@ -216,6 +219,7 @@ def resolve(
     tree["model"] = {"name": name, "arguments": model_arguments}
     config = validate(CellConfig, tree, "the configuration")
     _check_pairs(config)
+    _check_scores(table, config)
     return config
 
 
@@ -272,6 +276,22 @@ def _check_pairs(config: CellConfig) -> None:
                 f"Stage '{key}' joins pairs of clips, so its frames must be even, not {frames}.",
                 hint=f"--set training.{key}.frames={frames + 1}",
             )
+
+
+def _check_scores(table: Registry, config: CellConfig) -> None:
+    for score in config.evaluation.scores:
+        name, given = split_part(score)
+        table.check_arguments("evaluators", name, given)
+        if not _asked(table, name):
+            asked = [n for n in table.names("evaluators") if _asked(table, n)]
+            raise UsageError(
+                f"'evaluation.scores' names dear evaluators, and '{name}' is none; "
+                f"known: {', '.join(asked)}."
+            )
+
+
+def _asked(table: Registry, name: str) -> bool:
+    return bool(table.peek("evaluators", name).settings.get("asked"))
 
 
 def _preset_layers(

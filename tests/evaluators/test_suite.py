@@ -332,6 +332,27 @@ def test_controls_need_training_clips(train):
 def test_outputs_are_kept_only_while_there_is_room(request_, monkeypatch):
     monkeypatch.setattr("vdsm_bench.evaluators.outputs._CACHE_BYTES", 0)
     outputs = SubjectOutputs(Copier(), request_)
+    made = []
+    outputs.subject.generate = lambda codes, n: made.append(n) or Copier().generate(codes, n)
     rows = np.arange(3)
     assert torch.equal(outputs.reconstructions(rows), outputs.reconstructions(rows))
-    assert len(outputs.subject.seen) == 2
+    assert len(made) == 2
+
+
+def test_a_clip_is_encoded_once_however_many_pairs_it_is_in(request_):
+    outputs = SubjectOutputs(Copier(), request_)
+    pairs = np.arange(len(request_.pairs))
+    transfers = outputs.transfers(pairs)
+    outputs.reconstructions(np.arange(5))
+    assert len(outputs.subject.seen) == -(-len(request_.test) // request_.batch_size)
+    a, b = (request_.test.clips(request_.pairs[:, side]) for side in (0, 1))
+    torch.testing.assert_close(transfers, Copier().transfer(a, b))
+
+
+def test_a_transfer_of_a_model_s_own_is_asked_for(request_):
+    class Own(Copier):
+        def transfer(self, identity_of, motion_of):
+            return motion_of
+
+    found = SubjectOutputs(Own(), request_).transfers(np.arange(4))
+    assert torch.equal(found, request_.test.clips(request_.pairs[:4, 1]))

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
         FactorScore,
         Findings,
         Judge,
+        Kept,
         LabelledClips,
         MetricInfo,
         Outputs,
         Predictions,
         Score,
+        Wanted,
     )
     from vdsm_bench.contracts.models import (
         Batch,
@@ -68,6 +70,7 @@ __all__ = [
     "FrameEncoder",
     "Integers",
     "Judge",
+    "Kept",
     "LabelledClips",
     "Losses",
     "MetricInfo",
@@ -81,6 +84,7 @@ __all__ = [
     "Stage",
     "VideoDataset",
     "VideoModel",
+    "Wanted",
     "check_clip",
     "check_unique",
 ]

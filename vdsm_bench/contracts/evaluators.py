@@ -12,8 +12,13 @@ from torch import Tensor
 
 from vdsm_bench.contracts.clips import ClipSource, Factor, FactorKind, Floats, Integers
 from vdsm_bench.contracts.models import Codes
+from vdsm_bench.errors import ContractError
 
 Direction = Literal["higher", "lower", "none"]
+#: what an evaluator can ask outputs for
+Wanted = Literal["reconstructions", "transfers", "codes", "samples", "generations"]
+#: the code of a test clip that a sampled clip keeps
+Kept = Literal["identity", "motion", "nothing"]
 #: log-probabilities ``[N, classes]`` per factor
 Predictions = Mapping[str, Floats]
 
@@ -160,7 +165,7 @@ class Outputs(ABC):
     """What is scored, by row number: a model at work, a control, or clips read from files."""
 
     @abstractmethod
-    def missing(self, what: Literal["reconstructions", "transfers", "codes"]) -> str | None:
+    def missing(self, what: Wanted) -> str | None:
         """Returns why it cannot be had, or None where it can."""
 
     @abstractmethod
@@ -171,9 +176,38 @@ class Outputs(ABC):
     def transfers(self, rows: Integers) -> Tensor:
         """Returns the clips of the rows of the pair list."""
 
-    @abstractmethod
-    def codes(self, clips: Tensor) -> Codes:
-        """Returns the codes of clips ``[B, T, C, H, W]``."""
+    def codes(self, part: Literal["test", "train"]) -> Codes:
+        """Returns the codes of all test clips, or of all clips that probes learn from.
+
+        Raises:
+            ContractError: there are no codes (see :meth:`missing`), or they are not finite.
+        """
+        raise ContractError(f"{type(self).__name__} has no codes.")
+
+    def samples(self, rows: Integers, *, keep: Kept, repetition: int = 0) -> Tensor:
+        """Returns clips that keep one code of the test clips of the rows; the rest is drawn anew.
+
+        The same row and repetition give the same clip, whatever other rows are asked for.
+
+        Args:
+            rows: rows of the test clips.
+            keep: the code (a posterior mean) that is kept, or ``nothing``: a draw from the prior.
+            repetition: number of the draw.
+
+        Raises:
+            ContractError: there is no prior (see :meth:`missing`).
+        """
+        raise ContractError(f"{type(self).__name__} cannot sample.")
+
+    def generations(self, codes: Codes, n_frames: int | None = None) -> Tensor:
+        """Returns the clips of identity and motion codes ``[B, K]``; the pose is not read.
+
+        They are as long as the test clips where no number of frames is named.
+
+        Raises:
+            ContractError: nothing can be generated from codes (see :meth:`missing`).
+        """
+        raise ContractError(f"{type(self).__name__} generates nothing from codes.")
 
 
 class Evaluator(ABC):

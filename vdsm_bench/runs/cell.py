@@ -12,8 +12,8 @@ from vdsm_bench.config import CellConfig, content_key, resolve
 from vdsm_bench.registry import Registry, split_part
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 
-#: settings that change the speed and no number
-SPEED_ONLY = {"evaluation": ("batch_size",)}
+#: settings that change no number: the speed, and what is computed beside the row's own scores
+NO_NUMBER = {"evaluation": ("batch_size", "scores")}
 _LONGEST_NAME = 100
 
 
@@ -114,7 +114,7 @@ def cell_key(
 def comparable(config: CellConfig) -> dict[str, Any]:
     """Returns the configuration as a tree without what changes no number."""
     tree = config.model_dump(mode="json")
-    for section, keys in SPEED_ONLY.items():
+    for section, keys in NO_NUMBER.items():
         for key in keys:
             tree[section].pop(key)
     return tree

@@ -15,6 +15,7 @@ from vdsm_bench.contracts import Integers, Outputs
 from vdsm_bench.data.locate import build_dataset
 from vdsm_bench.errors import DataError, UsageError
 from vdsm_bench.files import hold, read_json, write_json
+from vdsm_bench.runs.cell import NO_NUMBER
 from vdsm_bench.runs.protocol import GatedJudge, ScoringProtocol, tool
 from vdsm_bench.runs.reporting import Reporter
 
@@ -24,7 +25,7 @@ _ORACLE = "The true transfers, drawn from the drawing parameters: about 1."
 
 def controls_file(protocol: ScoringProtocol, judge: GatedJudge) -> Path:
     """Returns the file of the controls' rows, named by everything they depend on."""
-    settings = protocol.evaluation.model_dump(exclude={"batch_size"})
+    settings = protocol.evaluation.model_dump(exclude=set(NO_NUMBER["evaluation"]))
     return judge.folder / f"controls-{content_key([protocol.key, settings])}.json"
 
 
@@ -62,12 +63,12 @@ def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter)
             {
                 "name": name,
                 "expected": subject.expected,
-                **_scores(protocol.score(subject, judge)),
+                **_scores(protocol.score(subject, judge, protocol.evaluators)),
             }
         )
     oracle = oracle_outputs(protocol)
     if oracle is not None:
-        found = _scores(protocol.score(oracle, judge))
+        found = _scores(protocol.score(oracle, judge, protocol.evaluators))
         rows.append({"name": "label-oracle", "expected": _ORACLE, **found})
     reporter.progress(task, len(subjects), len(subjects))
     return {

@@ -27,6 +27,7 @@ from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.monitor import AT_THE_END, Monitor
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
+from vdsm_bench.runs.scores import add_scores, lacking
 from vdsm_bench.training.trainer import Trainer, TrainingSummary
 
 SCHEMA = 1
@@ -135,6 +136,12 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
                 context.reporter.say(f"{cell.label}: the old folder is now {aside}")
             reused = _finished(place)
             if reused is not None:
+                if lacking(protocol, reused):
+                    model = build_model(context.table, bench, cell)
+                    reused = add_scores(
+                        reused, place, model, protocol, desk.device, context.runs_dir, cell.label,
+                        context.reporter,
+                    )  # fmt: skip
                 return _done(cell, place, reused, reused_row=True)
             # what can be refused is refused before it has a folder and costs hours
             model = build_model(context.table, bench, cell)
@@ -218,7 +225,7 @@ def _work(
     obtain_controls(protocol, judge, context.reporter)
     folder.write_status("scoring", note=health.warning)
     started = time.monotonic()
-    findings = protocol.score(model, judge)
+    findings = protocol.score(model, judge, {**protocol.evaluators, **protocol.asked})
     write_media(folder.media, model, bench, device=desk.device)
     metrics = {
         **_row(cell, key, bench, model, summary),
@@ -227,6 +234,7 @@ def _work(
         "health": health.figures,
         "judge": judge.summary(),
         "protocol": protocol.key,
+        "asked": protocol.asked_facts,
         "scoring_seconds": round(time.monotonic() - started, 3),
         **findings,
     }

@@ -15,7 +15,7 @@ from typing import Any
 from vdsm_bench.config import CellConfig, JudgeSettings
 from vdsm_bench.contracts import EvaluationRequest, Evaluator, Judge
 from vdsm_bench.errors import VdsmBenchError
-from vdsm_bench.registry import Registry, import_target
+from vdsm_bench.registry import Registry, import_target, split_part
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.reporting import Reporter
 
@@ -73,11 +73,14 @@ class ScoringProtocol:
 
     @cached_property
     def evaluators(self) -> dict[str, Evaluator]:
-        """Every evaluator of the catalogue, those of other packages as far as they load."""
+        """What scores every subject: all evaluators but those one has to ask for.
+
+        Those of other packages are taken as far as they load.
+        """
         found: dict[str, Evaluator] = {}
         for name in self.table.names("evaluators"):
             entry = self.table.peek("evaluators", name)
-            if not (entry.target or entry.loader):
+            if not (entry.target or entry.loader) or entry.settings.get("asked"):
                 continue
             try:
                 found[name] = self.table.factory("evaluators", name)()
@@ -86,6 +89,27 @@ class ScoringProtocol:
                     raise
                 self._left_out.append(f"evaluators/{name} is left out: {error}")
         return found
+
+    @cached_property
+    def asked(self) -> dict[str, Evaluator]:
+        """The dear evaluators that the settings ask for (``evaluation.scores``)."""
+        parts = dict(split_part(value) for value in self.evaluation.scores)
+        return {
+            name: self.table.factory("evaluators", name, arguments)()
+            for name, arguments in parts.items()
+        }
+
+    @property
+    def asked_facts(self) -> dict[str, Any]:
+        """What the numbers of the dear evaluators depend on: their arguments and versions."""
+        parts = dict(split_part(value) for value in self.evaluation.scores)
+        return {
+            name: {
+                "arguments": parts[name],
+                "versions": {metric.name: metric.version for metric in evaluator.metrics},
+            }
+            for name, evaluator in self.asked.items()
+        }
 
     @cached_property
     def judge_hash(self) -> str:
@@ -172,10 +196,10 @@ class ScoringProtocol:
         )
         return GatedJudge(judge, card, self.judge_hash, folder)
 
-    def score(self, subject: Any, judge: GatedJudge) -> dict[str, Any]:
+    def score(
+        self, subject: Any, judge: GatedJudge, evaluators: Mapping[str, Evaluator]
+    ) -> dict[str, Any]:
         """Scores a model, a control or rendered outputs; JSON-able."""
-        evaluation = tool(self.table, "evaluate")(
-            subject, judge.judge, self.request, self.evaluators
-        )
+        evaluation = tool(self.table, "evaluate")(subject, judge.judge, self.request, evaluators)
         found: dict[str, Any] = evaluation.as_json()
         return found

@@ -1,0 +1,68 @@
+"""Scores that are asked for after a cell is done: computed from its weights, added to its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.contracts import Evaluator, VideoModel
+from vdsm_bench.files import write_json
+from vdsm_bench.runs.folder import CellFolder
+from vdsm_bench.runs.protocol import ScoringProtocol
+from vdsm_bench.runs.reporting import Reporter
+from vdsm_bench.training.checkpoint import load_weights
+
+
+def lacking(protocol: ScoringProtocol, row: Mapping[str, Any]) -> dict[str, Evaluator]:
+    """Returns the evaluators that were asked for and whose scores the row has not, or has old."""
+    if not protocol.evaluation.scores:
+        return {}
+    there, facts = row.get("asked", {}), protocol.asked_facts
+    return {
+        name: evaluator
+        for name, evaluator in protocol.asked.items()
+        if there.get(name) != facts[name]
+    }
+
+
+def add_scores(
+    row: Mapping[str, Any],
+    folder: CellFolder,
+    model: VideoModel,
+    protocol: ScoringProtocol,
+    device: str,
+    runs_dir: Path,
+    label: str,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Scores a finished cell with the evaluators its row lacks; returns the whole row.
+
+    Nothing is trained, and no score that is there changes.
+
+    Raises:
+        DataError: weights or judge damaged.
+        ProtocolError: the judge failed a gate.
+    """
+    wanted = lacking(protocol, row)
+    reporter.say(f"{label}: adding {', '.join(wanted)}")
+    load_weights(folder.weights_file, model)
+    judge = protocol.obtain_judge(runs_dir, reporter)
+    found = protocol.score(model.to(device).eval(), judge, wanted)
+    facts = {name: protocol.asked_facts[name] for name in wanted}
+    whole = {**row, **merged(row, found), "asked": {**row.get("asked", {}), **facts}}
+    write_json(folder.metrics_file, whole)
+    folder.log(f"added {', '.join(wanted)}")
+    return whole
+
+
+def merged(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of ``metrics.json`` that evaluators fill, the new beside the old."""
+    both = {
+        key: {**row.get(key, {}), **found[key]}
+        for key in ("scores", "chance", "histogram", "versions")
+    }
+    new = {(line["metric"], line["factor"]) for line in found["long"]}
+    kept = [line for line in row.get("long", []) if (line["metric"], line["factor"]) not in new]
+    notes = [note for note in row.get("notes", []) if note not in found["notes"]]
+    return {**both, "long": kept + list(found["long"]), "notes": notes + list(found["notes"])}
