@@ -63,7 +63,7 @@ class SubjectOutputs(Outputs):
     def __init__(self, subject: Subject, request: EvaluationRequest) -> None:
         self.subject = subject
         self.request = request
-        self._kept: dict[tuple[object, ...], Tensor] = {}
+        self._kept: dict[tuple[str, int], Tensor] = {}
         self._room = _CACHE_BYTES
         self._codes: dict[str, Codes] = {}
 
@@ -82,25 +82,25 @@ class SubjectOutputs(Outputs):
     def reconstructions(self, rows: Integers) -> Tensor:
         """Returns the regenerated test clips of the rows."""
 
-        def make() -> Tensor:
+        def make(rows: Integers) -> Tensor:
             if self._from_codes("reconstruct"):
                 return self._mixed(rows, rows)
             clip = self._clips(rows)
             return self._run(lambda: self.subject.reconstruct(clip), clip, "reconstruct")
 
-        return self._once(("reconstructions", *rows.tolist()), make)
+        return self._once("reconstructions", rows, make)
 
     def transfers(self, rows: Integers) -> Tensor:
         """Returns the clips of the rows of the pair list."""
 
-        def make() -> Tensor:
+        def make(rows: Integers) -> Tensor:
             pairs = self.request.pairs[rows]
             if self._from_codes("transfer"):
                 return self._mixed(pairs[:, 0], pairs[:, 1])
             who, what = self._clips(pairs[:, 0]), self._clips(pairs[:, 1])
             return self._run(lambda: self.subject.transfer(who, what), what, "transfer")
 
-        return self._once(("transfers", *rows.tolist()), make)
+        return self._once("transfers", rows, make)
 
     def codes(self, part: Literal["test", "train"]) -> Codes:
         """Returns the codes of all test clips, or of all clips that probes learn from."""
@@ -113,16 +113,17 @@ class SubjectOutputs(Outputs):
 
     def samples(self, rows: Integers, *, keep: Kept, repetition: int = 0) -> Tensor:
         """Returns clips that keep one code of the test clips of the rows; the rest is drawn."""
-        blocks = rows // SAMPLED_TOGETHER
-        found = {
-            block: self._once(
-                ("samples", keep, repetition, block),
-                lambda block=block: self._sample(int(block), keep, repetition),
+
+        def make(rows: Integers) -> Tensor:
+            found = {
+                block: self._sample(block, keep, repetition)
+                for block in np.unique(rows // SAMPLED_TOGETHER).tolist()
+            }
+            return torch.stack(
+                [found[row // SAMPLED_TOGETHER][row % SAMPLED_TOGETHER] for row in rows.tolist()]
             )
-            for block in np.unique(blocks).tolist()
-        }
-        places = zip(blocks.tolist(), (rows % SAMPLED_TOGETHER).tolist(), strict=True)
-        return torch.stack([found[block][place] for block, place in places])
+
+        return self._once(f"samples {keep} {repetition}", rows, make)
 
     def generations(self, codes: Codes, n_frames: int | None = None) -> Tensor:
         """Returns the clips of identity and motion codes ``[B, K]``."""
@@ -188,16 +189,21 @@ class SubjectOutputs(Outputs):
     def _clips(self, rows: Integers) -> Tensor:
         return self.request.test.clips(rows).to(self.request.device)
 
-    def _once(self, key: tuple[object, ...], make: Callable[[], Tensor]) -> Tensor:
-        """Returns what was made before under this key; keeps it while there is room."""
-        if key not in self._kept:
-            found = make()
-            size = found.numel() * found.element_size()
-            if size > self._room:
-                return found
-            self._room -= size
-            self._kept[key] = found
-        return self._kept[key]
+    def _once(self, what: str, rows: Integers, make: Callable[[Integers], Tensor]) -> Tensor:
+        """Makes the clips of rows that were not made before; keeps them while there is room."""
+        wanted = rows.tolist()
+        lacking = sorted({row for row in wanted if (what, row) not in self._kept})
+        found: dict[int, Tensor] = {}
+        if lacking:
+            made = make(np.array(lacking, dtype=np.int64))
+            found = dict(zip(lacking, made, strict=True))
+            size = made.numel() * made.element_size()
+            if size <= self._room:
+                self._room -= size
+                self._kept.update({(what, row): clip for row, clip in found.items()})
+        return torch.stack(
+            [found[row] if row in found else self._kept[what, row] for row in wanted]
+        )
 
     def _run(self, work: Callable[[], Tensor], like: Tensor, what: str) -> Tensor:
         where = f"{type(self.subject).__name__}.{what}"

@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="One setting, for example data.frames=10 or training.sequence.epochs=5.",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["vdsm-notebook"]),
+    help="Add the scores of another protocol, also to rows that are done.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
@@ -76,6 +81,7 @@ def command(
     seeds: str,
     config_file: Path | None,
     assignments: tuple[str, ...],
+    protocol: str | None,
     device: str,
     fresh: bool,
     no_wait: bool,
@@ -89,6 +95,8 @@ def command(
 
     layers = [read_config_file(config_file)] if config_file is not None else []
     layers.append(parse_assignments(assignments))
+    if protocol is not None:
+        layers.append(with_score(layers, protocol))
     cells = plan_cells(
         registry(),
         models=models,
@@ -119,6 +127,17 @@ def command(
     else:
         show_outcomes(outcomes)
     return exit_code(outcomes)
+
+
+def with_score(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Returns a layer that asks for one more score than the layers below it."""
+    asked = [
+        layer["evaluation"]["scores"]
+        for layer in layers
+        if isinstance(layer.get("evaluation"), dict) and "scores" in layer["evaluation"]
+    ]
+    before = asked[-1] if asked and isinstance(asked[-1], list) else []
+    return {"evaluation": {"scores": [*before, name]}}
 
 
 def stand_in(name: str, session: Session) -> str:
@@ -178,8 +197,9 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
         f"{metrics['image_size']} px, {metrics['frames']} frames, held out: {metrics['split']}, "
         f"supervision: {metrics['supervision']}, judge ≥ {metrics['judge']['lowest_accuracy']:.3f}"
     ]
-    width = max(map(len, SCORES))
-    for name in SCORES:
+    names = [*SCORES, *(name for name in metrics["scores"] if name not in SCORES)]
+    width = max(map(len, names))
+    for name in names:
         score = metrics["scores"].get(name)
         if score is None:
             continue
@@ -193,6 +213,7 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
     factors = by_factor([metrics.get("long", [])])
     if factors is not None:
         lines.append(f"identity by factor: {factors}")
+    lines += [f"note: {note}" for note in metrics.get("notes", [])]
     if metrics.get("note"):
         lines.append(f"warning: {metrics['note']}")
     return lines

@@ -1,0 +1,156 @@
+"""MSD's scores on codes and models of known structure."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests.evaluators import toy
+from tests.evaluators.known import Oracle
+from vdsm_bench.evaluators.factors import METRICS, FactorScores
+from vdsm_bench.evaluators.latents import (
+    assign,
+    compactness,
+    explore,
+    frame_consistency,
+    intervention_score,
+    modularity,
+    partners,
+)
+from vdsm_bench.evaluators.suite import evaluate
+
+EVALUATORS = {"factors": FactorScores(repetitions=2)}
+
+
+def test_dci_of_hand_computed_importances():
+    tidy = np.array([[1.0, 0], [0, 1.0]])
+    assert modularity(tidy) == pytest.approx(1.0)
+    assert compactness(tidy).tolist() == [1.0, 1.0]
+    mixed = np.full((2, 2), 0.5)
+    assert modularity(mixed) == pytest.approx(0.0)
+    assert compactness(mixed) == pytest.approx([0.0, 0.0])
+    # duplicated: every factor spread over two dimensions of its own
+    twice = np.array([[0.5, 0], [0.5, 0], [0, 0.5], [0, 0.5]])
+    assert modularity(twice) == pytest.approx(1.0)
+    assert compactness(twice) == pytest.approx([0.5, 0.5])  # 1 - log_4 2
+    uneven = np.array([[0.75, 0.25], [0.25, 0.75]])
+    h = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+    assert modularity(uneven) == pytest.approx(1 - h)
+    # a dead dimension changes nothing, a factor that nothing serves has no compactness
+    assert modularity(np.vstack([uneven, [0, 0]])) == pytest.approx(1 - h)
+    assert np.isnan(compactness(np.array([[1.0, 0], [0, 0]]))[1])
+    assert np.isnan(modularity(np.zeros((3, 2))))
+
+
+def test_dimensions_go_to_the_factor_they_matter_to():
+    labels = toy.labels(300, seed=0)
+    rng = np.random.default_rng(1)
+    codes = np.stack([labels["colour"], labels["shape"], labels["action"], np.zeros(300)], 1)
+    codes = codes + 0.01 * rng.normal(size=codes.shape) * [1, 1, 1, 0]
+    columns = [labels[f.name] for f in toy.FACTORS]
+    found = explore(
+        codes[:200], [c[:200] for c in columns], codes[200:], [c[200:] for c in columns]
+    )
+    assert assign(found.importance).tolist() == [0, 1, 2, -1]
+    assert found.accuracy.mean() == 1.0
+    assert modularity(found.importance) > 0.8
+
+
+@pytest.mark.parametrize("n", [2, 3, 50])
+def test_partners_are_other_clips(n):
+    found = partners(n, 0, "x")
+    assert sorted(found) == list(range(n))
+    assert (found != np.arange(n)).all()
+
+
+def test_intervention_score_by_hand():
+    floor = np.array([0.25, 0.5])
+    everything = np.array([True, True])
+    perfect = np.array([[1.0, 0.5], [0.25, 1.0]])
+    assert intervention_score(perfect, floor, everything) == 1.0
+    nothing = np.array([[0.25, 0.5], [0.25, 0.5]])
+    on, off = (0.75 + 0.5) / 2, 0.0
+    assert intervention_score(nothing, floor, everything) == pytest.approx(1 - (on + off) / 2)
+    copier = np.ones((2, 2))  # hands back the clip itself
+    off = (0.5 + 0.75) / 2
+    assert intervention_score(copier, floor, everything) == pytest.approx(1 - off / 2)
+    missing = intervention_score(perfect, floor, np.array([True, False]))
+    assert missing == pytest.approx(1 - 0.5 * (0.5 + 0.5))
+    many = intervention_score(np.stack([perfect, copier]), floor, everything)
+    assert many == pytest.approx([1.0, 1 - off / 2])
+
+
+def test_frames_that_change_their_mind():
+    said = {"x": np.array([[1, 1, 1, 1], [0, 1, 0, 1], [2, 2, 3, 3]])}
+    clip, neighbours = frame_consistency(said)
+    assert clip.tolist() == [1.0, 0.5, 0.5]
+    assert neighbours == pytest.approx([1.0, 0.0, 2 / 3])
+    assert frame_consistency({"x": np.zeros((2, 1), int)})[1].tolist() == [1.0, 1.0]
+
+
+@pytest.fixture(scope="module")
+def oracle(request_):
+    return lambda **more: Oracle(request_.test, request_.train, **more)
+
+
+def test_a_perfect_model(oracle, judge, request_):
+    result = evaluate(oracle(), judge, request_, EVALUATORS)
+    scores = {name: score.value for name, score in result.scores.items()}
+    assert set(scores) == {metric.name for metric in METRICS}
+    assert scores["intervention_score"] >= 0.9
+    assert scores["intervention_two_factor_score"] >= 0.9
+    assert scores["frame_consistency_swap"] >= 0.9
+    assert scores["dci_explicitness"] == 1.0
+    assert scores["dci_modularity"] >= 0.9
+    long = {(row.metric, row.factor): row.score.value for row in result.long}
+    assert long["intervention_keeping_action", "action"] >= 0.95
+    floor = long["intervention_floor", "colour"]
+    assert floor == pytest.approx(1 / 3, abs=0.15)
+    assert long["intervention_keeping_action", "colour"] == pytest.approx(floor, abs=0.06)
+    for score in result.scores.values():
+        assert score.low is None or score.low <= score.value <= score.high
+
+
+def test_a_model_that_ignores_its_codes_scores_low(oracle, judge, request_):
+    perfect = evaluate(oracle(), judge, request_, EVALUATORS).scores["intervention_score"]
+    model = oracle()
+    whole = model.generate
+    model.generate = lambda codes, n: whole(
+        dataclasses.replace(codes, motion=0 * codes.motion, identity=0 * codes.identity), n
+    )
+    useless = evaluate(model, judge, request_, EVALUATORS).scores["intervention_score"]
+    assert useless.value < perfect.value - 0.2
+
+
+def test_codes_with_a_dead_factor_count_as_the_worst(oracle, judge, request_):
+    model = oracle()
+    encode = model.encode
+    model.encode = lambda clip: dataclasses.replace(encode(clip), motion=0 * encode(clip).motion)
+    result = evaluate(model, judge, request_, EVALUATORS)
+    assert any("'action'" in note for note in result.notes)
+    assert result.scores["intervention_two_factor_score"].value <= 0.55
+
+
+def test_what_cannot_be_had_is_empty_with_the_reason(oracle, judge, request_):
+    alone = dataclasses.replace(request_, train=None)
+    for request, reason in [
+        (alone, "training clips"),
+        (dataclasses.replace(request_, unscorable={"action": "unseen"}), "one dynamic"),
+    ]:
+        result = evaluate(oracle(), judge, request, EVALUATORS)
+        assert all(reason in score.reason for score in result.scores.values())
+    without = evaluate(oracle(), None, request_, EVALUATORS).scores
+    assert without["intervention_score"].reason == "there is no judge"
+    assert without["dci_explicitness"].value == 1.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_batch_size_changes_no_number(batch_size, oracle, judge, request_):
+    def scores(size):
+        request = dataclasses.replace(request_, batch_size=size)
+        return {
+            n: s.value for n, s in evaluate(oracle(), judge, request, EVALUATORS).scores.items()
+        }
+
+    assert scores(batch_size) == pytest.approx(scores(16), rel=1e-9)
