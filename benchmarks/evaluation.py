@@ -1,0 +1,122 @@
+"""How long the evaluation of 1,000 transfers takes, and the share of it that the judge takes.
+
+``python -m benchmarks.evaluation`` draws mug-synthetic if need be, builds VDSM in the size of
+preset ``small`` with fresh weights (time does not depend on them) and a judge of the preset's
+size, and runs every evaluator that scores by default. Written to
+``benchmarks/results/evaluation.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vdsm_bench.config import JudgeSettings
+from vdsm_bench.contracts import Evaluator, Factor, Predictions
+from vdsm_bench.evaluators.judge import NeuralJudge
+from vdsm_bench.evaluators.judge_training import train_judge
+from vdsm_bench.evaluators.outputs import SubjectOutputs
+from vdsm_bench.evaluators.suite import evaluate
+from vdsm_bench.files import write_json
+from vdsm_bench.registry import registry
+from vdsm_bench.runs.bench import Bench
+from vdsm_bench.runs.cell import plan_cells
+from vdsm_bench.runs.datasets import open_store
+from vdsm_bench.runs.models import build_model
+from vdsm_bench.runs.protocol import ScoringProtocol
+from vdsm_bench.runs.reporting import Silent
+
+RESULT = Path(__file__).with_name("results") / "evaluation.json"
+
+
+class TimedJudge(NeuralJudge):
+    """A judge that counts the seconds it is at work."""
+
+    seconds = 0.0
+
+    def __init__(self, judge: NeuralJudge) -> None:
+        self.__dict__.update(vars(judge))
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The factors it judges."""
+        return self.network.factors
+
+    def predict(self, clips: Tensor) -> Predictions:
+        """Asks the judge, by the clock."""
+        started = time.perf_counter()
+        found = super().predict(clips)
+        self.seconds += time.perf_counter() - started
+        return found
+
+
+def measure(dataset: str, threads: int, pairs: int) -> dict[str, Any]:
+    """Scores a model of preset ``small`` once and returns seconds by evaluator."""
+    torch.set_num_threads(threads)
+    table = registry()
+    layers = [{"evaluation": {"pairs": pairs}}]
+    (cell,) = plan_cells(
+        table, models=["vdsm"], datasets=[dataset], seeds=[0], preset="small", layers=layers
+    )
+    config = cell.config
+    bench = Bench.of(open_store(table, dataset, None, Silent()), config.data)
+    protocol = ScoringProtocol(table, bench, config, "cpu")
+    model = build_model(table, bench, cell).eval()
+    settings = JudgeSettings(epochs=1, width=config.judge.width)
+    judge = TimedJudge(
+        train_judge(
+            bench.validation, bench.test, factors=bench.store.factors, settings=settings
+        ).judge
+    )
+    request = protocol.request
+    outputs = SubjectOutputs(model, request)
+    by_evaluator: dict[str, float] = {}
+    started = time.perf_counter()
+    outputs.codes("test")
+    outputs.codes("train")
+    by_evaluator["(encoding test and training clips)"] = time.perf_counter() - started
+    evaluators: dict[str, Evaluator] = protocol.evaluators
+    for name, evaluator in evaluators.items():
+        begun = time.perf_counter()
+        evaluate(outputs, judge, request, {name: evaluator})
+        by_evaluator[name] = time.perf_counter() - begun
+    total = time.perf_counter() - started
+    return {
+        "dataset": dataset,
+        "transfers": len(request.pairs),
+        "test_clips": len(request.test),
+        "training_clips_for_probes": len(request.train) if request.train else 0,
+        "clip": [bench.shape.frames, bench.shape.channels, bench.shape.height, bench.shape.width],
+        "threads": threads,
+        "seconds": round(total, 2),
+        "judge_share": round(judge.seconds / total, 3),
+        "seconds_by_evaluator": {name: round(value, 2) for name, value in by_evaluator.items()},
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="mug-synthetic")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    chosen = parser.parse_args()
+    result = measure(chosen.dataset, chosen.threads, chosen.pairs)
+    print(json.dumps(result, indent=2))
+    write_json(chosen.out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""VDSM's notebook protocol: what it says, and that the clean numbers stand beside it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from tests.evaluators.known import Oracle
+from vdsm_bench.evaluators.notebook import METRICS, Notebook, mixed_clips
+from vdsm_bench.evaluators.outputs import RenderedOutputs, SubjectOutputs
+from vdsm_bench.evaluators.suite import evaluate
+
+EVALUATORS = {"vdsm-notebook": Notebook(epochs=3)}
+
+
+def test_the_notebook_s_clips_repeat_and_leak_as_theirs_did(request_):
+    outputs = SubjectOutputs(Oracle(request_.test), request_)
+    tried, parts = mixed_clips(outputs, request_)
+    n = len(request_.test)
+    assert len(tried) == round(0.3 * n)
+    assert len(parts["train"]) == 2 * (n - len(tried))  # real and regenerated
+    rows = np.arange(len(tried))
+    assert torch.equal(parts["test"].clips(rows), request_.test.clips(tried))
+    assert torch.equal(parts["test"].clips(rows + len(tried)), outputs.reconstructions(tried))
+    both = parts["test"].labels["action"]
+    assert np.array_equal(both[rows], both[rows + len(tried)])
+    shown = parts["train"].clips(np.arange(n - len(tried)))
+    leaked = [bool((shown == clip).flatten(1).all(1).any()) for clip in request_.test.clips(tried)]
+    assert 0.2 < np.mean(leaked) < 0.8  # about half of what is tried was taught
+
+
+def test_a_good_model(judge, request_):
+    result = evaluate(Oracle(request_.test), judge, request_, EVALUATORS)
+    assert set(result.scores) == {metric.name for metric in METRICS}
+    scores = {name: score.value for name, score in result.scores.items()}
+    assert scores["notebook_agreement_clean"] >= 0.95
+    assert scores["notebook_ln_inception_score_clean"] == pytest.approx(
+        (2 * np.log(3) + np.log(2)) / 3, abs=0.1
+    )
+    assert scores["notebook_ln_inception_score"] == pytest.approx(
+        scores["notebook_H_y"] - scores["notebook_H_y_given_x"]
+    )
+    assert any("NOT CLEAN" in note for note in result.notes)
+    dirty = [metric for metric in METRICS if not metric.name.endswith("_clean")]
+    assert all("NOT CLEAN" in metric.definition for metric in dirty)
+
+
+def test_what_cannot_be_had_is_empty_with_the_reason(judge, request_):
+    scores = evaluate(Oracle(request_.test, prior=False), judge, request_, EVALUATORS).scores
+    assert scores["notebook_agreement"].value is not None
+    assert scores["notebook_H_y"].reason == "Oracle cannot sample"
+    for subject, who, reason in (
+        (RenderedOutputs(name="x.npz"), judge, "x.npz holds no reconstructions"),
+        (Oracle(request_.test), None, "there is no judge"),
+    ):
+        scores = evaluate(subject, who, request_, EVALUATORS).scores
+        assert {score.reason for score in scores.values()} == {reason}
+
+
+def test_the_same_every_time(judge, request_):
+    small = dataclasses.replace(request_, batch_size=7)
+    one, other = (
+        evaluate(Oracle(request_.test), judge, r, EVALUATORS).scores["notebook_agreement"].value
+        for r in (request_, small)
+    )
+    assert one == other

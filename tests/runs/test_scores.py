@@ -1,0 +1,97 @@
+"""Dear scores: computed where they are asked for, also of cells that are done."""
+
+import pytest
+
+from tests.runs.test_execute import forbid, numbers
+from vdsm_bench.cli.run_command import with_score
+from vdsm_bench.config import resolve
+from vdsm_bench.errors import UsageError
+from vdsm_bench.files import read_json
+from vdsm_bench.runs.scores import merged
+
+LEAKAGE = {"evaluation": {"scores": [{"name": "leakage", "folds": 3}]}}
+
+
+def test_asked_scores_are_added_to_a_cell_that_is_done_without_training(bench, monkeypatch):
+    (plain,), _ = bench(seeds=(5,))
+    assert "identity_information_gap" not in plain.metrics["scores"]
+    forbid(monkeypatch, "Trainer", "write_media")
+    (asked,), listener = bench(seeds=(5,), layer=LEAKAGE)
+    assert asked.folder == plain.folder
+    assert asked.reused
+    assert any("adding leakage" in line for line in listener.lines)
+    row = read_json(asked.folder / "metrics.json")
+    assert row == asked.metrics
+    assert -1 <= row["scores"]["identity_information_gap"]["value"] <= 1
+    for name, score in plain.metrics["scores"].items():
+        assert row["scores"][name] == score  # what was there is untouched
+    assert {line["metric"] for line in plain.metrics["long"]} < {r["metric"] for r in row["long"]}
+
+    forbid(monkeypatch, "build_model", "add_scores")
+    (again,), _ = bench(seeds=(5,), layer=LEAKAGE)  # now it is there
+    (less,), _ = bench(seeds=(5,))  # and stays
+    assert again.metrics == less.metrics == row
+
+
+def test_other_arguments_are_computed_anew_and_leave_no_second_line(bench):
+    (three,), _ = bench(seeds=(5,), layer=LEAKAGE)
+    (two,), _ = bench(
+        seeds=(5,), layer={"evaluation": {"scores": [{"name": "leakage", "folds": 2}]}}
+    )
+    assert two.folder == three.folder
+    assert two.metrics["asked"]["leakage"]["arguments"] == {"folds": 2}
+    keys = [(line["metric"], line["factor"]) for line in two.metrics["long"]]
+    assert len(keys) == len(set(keys))
+
+
+def test_asked_at_once_or_later_the_numbers_are_the_same(bench, tmp_path):
+    (later,), _ = bench(seeds=(5,), layer=LEAKAGE)
+    (at_once,), _ = bench(seeds=(5,), layer=LEAKAGE, runs_dir=tmp_path)
+    assert numbers(at_once.metrics)["scores"] == numbers(later.metrics)["scores"]
+    assert at_once.folder.name == later.folder.name
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["leekage"], "did you mean 'leakage'"),
+        (["pixels"], "'pixels' is none"),
+        (["protocol"], "'protocol' is none"),
+        ([{"name": "leakage", "fold": 2}], "did you mean 'folds'"),
+        ([3], "evaluation.scores"),
+        ("leakage", "evaluation.scores"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_anything_runs(table, scores, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(
+            table,
+            model="toy",
+            dataset="toy-squares",
+            preset="smoke",
+            layers=[{"evaluation": {"scores": scores}}],
+        )
+
+
+def test_a_protocol_joins_the_scores_that_were_asked_for():
+    assert with_score([], "x") == {"evaluation": {"scores": ["x"]}}
+    layers = [{"data": {}}, {"evaluation": {"scores": ["a"]}}, {"evaluation": {"clips": 3}}]
+    assert with_score(layers, "x") == {"evaluation": {"scores": ["a", "x"]}}
+
+
+def test_merging_replaces_and_keeps():
+    row = {
+        "scores": {"a": {"value": 1}, "b": {"value": 2}},
+        "long": [{"metric": "a", "factor": "f", "value": 1}, {"metric": "b", "factor": "f"}],
+        "chance": {}, "histogram": {}, "versions": {"a": 1, "b": 1}, "notes": ["old", "both"],
+    }  # fmt: skip
+    found = {
+        "scores": {"a": {"value": 9}},
+        "long": [{"metric": "a", "factor": "f", "value": 9}],
+        "chance": {"a": {"labels": 0.5}}, "histogram": {}, "versions": {"a": 2},
+        "notes": ["both"],
+    }  # fmt: skip
+    whole = merged(row, found)
+    assert whole["scores"] == {"a": {"value": 9}, "b": {"value": 2}}
+    assert whole["long"] == [row["long"][1], found["long"][0]]
+    assert (whole["versions"], whole["notes"]) == ({"a": 2, "b": 1}, ["old", "both"])
