@@ -9,7 +9,7 @@ so that the floor (real test clips on the other) is what a perfect model would s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -227,8 +227,7 @@ def _features(
 
 
 def _moments(features: Floats) -> tuple[Floats, Floats]:
-    covariance = np.atleast_2d(np.cov(features, rowvar=False))
-    return features.mean(0), cast(Floats, covariance)
+    return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
 def _check(first: Floats, second: Floats) -> None:

@@ -62,7 +62,8 @@ class KineticsDistances(Evaluator):
         def extract(clips: Tensor) -> Floats:
             with torch.inference_mode():
                 parts = [
-                    network(prepare(part.to(request.device))) for part in clips.split(_AT_ONCE)
+                    network(prepare(part.to(request.device)))
+                    for part in torch.split(clips, _AT_ONCE)
                 ]
             return np.asarray(torch.cat(parts).double().cpu().numpy())
 

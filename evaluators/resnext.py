@@ -100,7 +100,7 @@ def prepare(clips: Tensor) -> Tensor:
     top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
     frames = 255 * frames[:, :, top : top + SIZE, left : left + SIZE]
     frames = frames - torch.tensor(_MEAN, device=frames.device).view(3, 1, 1)
-    return frames.unflatten(0, (-1, FRAMES)).transpose(1, 2)
+    return frames.reshape(-1, FRAMES, *frames.shape[1:]).transpose(1, 2)
 
 
 def load_resnext(path: Path) -> ResNeXt:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -100,7 +101,7 @@ class _Sampled(Evaluator):
             return Findings({m.name: Score(None, reason=reasons[0]) for m in self.metrics})
         sides: tuple[Side, Side] = ("motion", "identity")
         drawn = {
-            side: self._judged(judge, lambda r, s=side: self._clips(outputs, request, s, r))
+            side: self._judged(judge, partial(self._clips, outputs, request, side))
             for side in sides
         }
         return findings(request, drawn["motion"], drawn["identity"], self.origin)
@@ -233,7 +234,8 @@ def _right(drawn: Drawn, request: EvaluationRequest, names: list[str]) -> Floats
     """Returns per clip the share of draws in which every named factor is judged right, ``[N]``."""
     said, wanted = _flat(drawn, request, names)
     repetitions = len(drawn[names[0]])
-    return agreement(said, wanted, names).reshape(repetitions, -1).mean(0)
+    right: Floats = agreement(said, wanted, names).reshape(repetitions, -1).mean(0)
+    return right
 
 
 def _flat(
