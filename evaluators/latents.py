@@ -25,7 +25,8 @@ class Explored:
     """What forests on codes of training clips say of the latent dimensions.
 
     Attributes:
-        importance: ``[D, F]``, columns sum to 1 (or to 0 where a factor has one class).
+        importance: ``[D, F]``, columns sum to 1; or to 0 where the codes tell a factor no better
+            than its most frequent class does (two standard errors, training clips out of bag).
         accuracy: of each factor's forest on test codes, 1 where right, ``[M, F]``.
     """
 
@@ -57,9 +58,12 @@ def explore(
             _TREES,
             min_samples_leaf=_LEAST_LEAF,
             max_features=None,  # a choice among few dimensions forces splits on idle ones
+            oob_score=True,
             random_state=derive_seed(seed, "forest", number) % 2**32,
         ).fit(train, known)
-        importance.append(forest.feature_importances_)
+        usual = float(np.bincount(known).max() / len(known))
+        told = forest.oob_score_ > usual + 2 * math.sqrt(usual * (1 - usual) / len(known))
+        importance.append(forest.feature_importances_ * told)
         right.append((forest.predict(test) == wanted).astype(np.float64))
     return Explored(np.stack(importance, axis=1), np.stack(right, axis=1))
 

@@ -29,6 +29,15 @@ SCORES = (
     "mse",
     "psnr",
     "ssim",
+    "sampled_prior_dynamic_accuracy",
+    "sampled_prior_identity_accuracy",
+    "sampled_prior_H_y",
+    "sampled_prior_H_y_given_x",
+    "sampled_prior_inception_score",
+    "fvd_judge_regenerated",
+    "fvd_judge_transferred",
+    "kid_judge_regenerated",
+    "kid_judge_transferred",
 )
 _LEADING = (
     "slot", "dataset", "model", "preset", "image_size", "frames", "split", "supervision",
