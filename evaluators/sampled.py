@@ -77,18 +77,12 @@ def _columns(origin: Origin) -> tuple[MetricInfo, ...]:
 
 
 class _Sampled(Evaluator):
-    """The sampled protocol with one origin of the code that is not kept.
-
-    Args:
-        repetitions: draws per test clip; all of them are one sample, and what each gives alone is
-            in the long table.
-    """
+    """The sampled protocol with one origin of the code that is not kept."""
 
     origin: ClassVar[Origin]
     _needs: ClassVar[tuple[Literal["codes", "samples", "generations"], ...]]
 
-    def __init__(self, *, repetitions: PositiveInt = 2) -> None:
-        self.repetitions = repetitions
+    repetitions: int
 
     def evaluate(
         self, outputs: Outputs, request: EvaluationRequest, judge: Judge | None
@@ -122,11 +116,19 @@ class _Sampled(Evaluator):
 
 
 class PriorSamples(_Sampled):
-    """The sampled protocol; the code that is not kept comes from the model's prior."""
+    """The sampled protocol; the code that is not kept comes from the model's prior.
+
+    Args:
+        repetitions: draws per test clip; all of them are one sample, and what each gives alone is
+            in the long table.
+    """
 
     origin = "prior"
     metrics: ClassVar[tuple[MetricInfo, ...]] = _columns("prior")
     _needs = ("samples", "codes")
+
+    def __init__(self, *, repetitions: PositiveInt = 2) -> None:
+        self.repetitions = repetitions
 
     def _clips(
         self, outputs: Outputs, request: EvaluationRequest, keep: Side, repetition: int
@@ -136,11 +138,19 @@ class PriorSamples(_Sampled):
 
 
 class MixedCodes(_Sampled):
-    """The sampled protocol; the code that is not kept is mixed of two other test clips' codes."""
+    """The sampled protocol; the code that is not kept is mixed of two other test clips' codes.
+
+    Args:
+        repetitions: draws per test clip; all of them are one sample, and what each gives alone is
+            in the long table.
+    """
 
     origin = "mixed"
     metrics: ClassVar[tuple[MetricInfo, ...]] = _columns("mixed")
     _needs = ("codes", "generations")
+
+    def __init__(self, *, repetitions: PositiveInt = 2) -> None:
+        self.repetitions = repetitions
 
     def _clips(
         self, outputs: Outputs, request: EvaluationRequest, keep: Side, repetition: int
