@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdsm_bench.data.mug import STORED_CODES, Mug, crop_faces
+from vdsm_bench.config import DataSettings
+from vdsm_bench.data.mug import Mug, crop_faces
+from vdsm_bench.data.mug_files import EXPRESSIONS, STORED_CODES
 from vdsm_bench.data.splits import check_disjoint, make_splits
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.errors import DataError
+from vdsm_bench.runs.bench import Bench
 
 CODES = range(9)
 KEPT = [0, 1, 3, 4, 7, 8]
@@ -40,7 +43,7 @@ def test_the_releases_layout_with_52_people_and_9_codes(tmp_path):
     source = save(tmp_path / "mug", *released(people=52, frames=(2,)))
     store = imported(source, tmp_path / "data" / "mug", crop="clean")
     assert len(store) == 52 * 6
-    assert store.name == "mug"
+    assert store.name == "mug-clean"
     assert [len(factor.classes) for factor in store.factors] == [52, 6]
     assert set(np.bincount(store.labels["identity"])) == {6}
     assert set(np.bincount(store.labels["action"])) == {52}
@@ -246,7 +249,7 @@ def disguised(root):
     ("damage", "says"),
     [
         (odd_file, r"notes\.txt does not belong there"),
-        (odd_image, r"notes\.txt is no jpg or png"),
+        (odd_image, r"notes\.txt is no jpg, png or bmp"),
         (empty_take, "take7 is too short: 0 images"),
         (empty_action, "sad is empty"),
         (broken_image, r"img_9\.png does not read as an image"),
@@ -293,3 +296,103 @@ def test_splits_of_an_imported_set_are_disjoint(tmp_path):
     store = imported(save(tmp_path / "mug", clips, labels), tmp_path / "data" / "mug")
     for rule in ("clips", "identities", "cells"):
         check_disjoint(store, make_splits(store, rule))
+
+
+def test_the_crop_stands_in_the_protocol_and_in_the_name(tmp_path):
+    source = save(tmp_path / "mug", *released(people=8))
+    keys = {}
+    for crop, name, rate in (("as-released", "mug", 9.5), ("clean", "mug-clean", 19.0)):
+        store = imported(source, tmp_path / "data" / name, crop=crop)
+        assert (store.name, store.frame_rate) == (name, rate)
+        keys[crop] = Bench.of(store, DataSettings(dataset=name)).key
+        assert keys[crop]["prepared"] == {"crop": crop}
+    assert keys["as-released"] != keys["clean"]
+
+
+def openface(root, people=("001", "002"), actions=EXPRESSIONS, frames=5, lost=(), image=None):
+    """The tree as OpenFace 2.0 leaves it: aligned faces, and tables and models beside them."""
+    for p, who in enumerate(people):
+        for a, what in enumerate(actions):
+            folder = root / who / what / "take000_aligned"
+            folder.mkdir(parents=True)
+            for number in range(1, frames + 1):
+                face = Image.new("RGB", (112, 112), (60 * p + 50, 30 * a + 20, 10 * number))
+                face.save(folder / f"frame_det_00_{number:06d}.bmp")
+            rows = [
+                f"{n}, 0, {n / 19:.3f}, 0.98, {int(n not in lost)}" for n in range(1, frames + 1)
+            ]
+            table = ["frame, face_id, timestamp, confidence, success", *rows]
+            (folder.parent / "take000.csv").write_text("\n".join(table) + "\n")
+            for beside in ("take000.hog", "take000_of_details.txt", "take000.avi"):
+                (folder.parent / beside).write_bytes(b"x")
+    return root
+
+
+def test_openface_folders_are_read_without_frames_that_show_no_face(tmp_path):
+    source = openface(tmp_path / "faces", lost=(2, 4))
+    store = imported(source, tmp_path / "data" / "mug-clean", crop="clean")
+    assert len(store) == 12
+    assert store.card["layout"] == "openface"
+    assert store.factors[1].classes == EXPRESSIONS
+    assert store.frames(7)[:, 30, 30].tolist() == [[110, 50, 10 * n] for n in (1, 3, 5)]
+    whole = imported(openface(tmp_path / "more"), tmp_path / "data" / "mug")
+    assert whole.frames(7)[:, 30, 30, 2].tolist() == [10, 30, 50]  # every second frame
+    report = Mug().survey(source)
+    assert "left out: frames without a face (24)" in report.notes
+    assert report.problems == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("take000_aligned/frame_det_01_000001.bmp", "is a second face"),
+        ("take000.docx", r"take000\.docx does not belong there"),
+        ("take000.csv", r"take000\.csv is no table of OpenFace"),
+    ],
+)
+def test_odd_openface_files_are_refused_by_name(tmp_path, name, says):
+    source = openface(tmp_path / "faces")
+    (source / "001" / "fear" / name).write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=says):
+        Mug().prepare(tmp_path / "data" / "mug", source=source)
+    assert not (tmp_path / "data" / "mug").exists()
+
+
+def test_actions_beside_the_six_expressions_are_left_out_and_named(tmp_path):
+    actions = ("mixed", *EXPRESSIONS, "neutral")
+    source = write_tree(tmp_path / "tree", actions=actions, takes=1, frames=4)
+    store = imported(source, tmp_path / "data" / "mug")
+    assert store.factors[1].classes == EXPRESSIONS
+    assert len(store) == 12
+    notes = Mug().survey(source).notes
+    assert "left out: mixed (2)" in notes
+    assert "left out: neutral (2)" in notes
+
+
+def test_a_survey_says_per_identity_and_action_what_is_there_and_what_is_missing(tmp_path):
+    clips, labels = released(people=3)
+    source = save(tmp_path / "mug", clips[:-1], labels[:-1])  # person 2 has no code 8
+    report = Mug().survey(source)
+    assert report.problems == []
+    assert report.cells["subject-02"] == {
+        "code-0": 1, "code-1": 1, "code-7": 1, "code-3": 1, "code-4": 1, "code-8": 0,
+    }  # fmt: skip
+    assert "layout release, 17 clips" in report.lines[0]
+    assert "identity x action: 17 of 18 combinations have clips, 1 each" in report.lines
+    for note in ("missing code-8: subject-02", "left out: code-2 (3)", "left out: code-6 (3)",
+                 "3 identities; the published scores are over 52"):  # fmt: skip
+        assert note in report.notes
+
+
+def test_a_survey_lists_every_fault_and_an_import_the_first(tmp_path):
+    source = write_tree(tmp_path / "tree")
+    for damage in (odd_file, odd_image, empty_take, empty_action, broken_image):
+        damage(source)
+    report = Mug(crop="clean").survey(source)
+    for wanted in ("anna/notes.txt does not belong there", "take1/notes.txt is no jpg",
+                   "take7 is too short: 0 images", "sad is empty",
+                   "img_9.png does not read as an image"):  # fmt: skip
+        assert sum(wanted in problem for problem in report.problems) == 1, wanted
+    with pytest.raises(DataError, match=r"And 3 more faults\.") as caught:
+        Mug().prepare(tmp_path / "data" / "mug", source=source)
+    assert f"vdsm-bench data check mug --from {source}" in caught.value.hint
