@@ -76,10 +76,11 @@ class Mug(VideoDataset):
             )
         found, problems = self._list(source)
         if problems:
-            more = f" And {len(problems) - 1} more faults." if len(problems) > 1 else ""
+            if len(problems) == 1:
+                raise DataError(f"{problems[0]}.")
             raise DataError(
-                f"{problems[0]}.{more}",
-                hint=f"vdsm-bench data check {self.card.name} --from {source}   (lists all faults)",
+                f"{problems[0]}. And {len(problems) - 1} more faults.",
+                hint=f"vdsm-bench data check {self.card.name} --from {source}   (lists them all)",
             )
         store = StoreWriter(
             destination,
