@@ -45,7 +45,7 @@ class DataSettings(Settings):
     """
 
     dataset: str
-    split: Literal["clips", "identities", "cells"] | None = None
+    split: Literal["clips", "identities", "cells", "given"] | None = None
     image_size: int = Field(64, ge=8)
     frames: int = Field(8, ge=1)
     stride: int = Field(1, ge=1)

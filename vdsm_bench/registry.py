@@ -11,7 +11,7 @@ import importlib
 import importlib.resources
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -39,7 +39,7 @@ CONTEXT_ARGUMENTS: dict[str, frozenset[str]] = {
     "encoders": frozenset({"clip"}),
     "decoders": frozenset({"clip", "pose_dim", "identity_dim"}),
 }
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Registry:
             raise UsageError(
                 f"{entry.origin}: unknown kind '{entry.kind}'{suggest(entry.kind, KINDS)}."
             )
-        if not _NAME.fullmatch(entry.name):
+        if not NAME.fullmatch(entry.name):
             raise UsageError(
                 f"{entry.origin}: '{entry.name}' is no registry name; names are lower-kebab-case."
             )
@@ -155,6 +155,15 @@ class Registry:
             return cls
 
         return decorate
+
+    def extended(self, entries: Iterable[Entry]) -> Registry:
+        """Returns a copy with further entries; one of the same kind and name is replaced."""
+        table = Registry()
+        table._entries = dict(self._entries)
+        for entry in entries:
+            table._entries.pop((entry.kind, entry.name), None)
+            table.add(entry)
+        return table
 
     def names(self, kind: str) -> list[str]:
         """Returns the sorted names of one kind."""

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from vdsm_bench.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +29,13 @@ class Session:
     runs_dir: Path = Path("vdsm-runs")
     data_dir: Path | None = None
     debug: bool = False
+
+    def catalogue(self) -> Registry:
+        """Returns the catalogue with the user's own datasets, those in the data folder."""
+        from vdsm_bench.data.locate import data_root, with_own_datasets
+        from vdsm_bench.registry import registry
+
+        return with_own_datasets(registry(), data_root(self.data_dir))
 
 
 def session_options(command: F) -> F:
@@ -77,8 +87,7 @@ def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str],
     """Returns a shell completion that offers the registry's names of one kind."""
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-        from vdsm_bench.registry import registry
-
-        return [name for name in registry().names(kind) if name.startswith(incomplete)]
+        table = (context.find_object(Session) or Session()).catalogue()
+        return [name for name in table.names(kind) if name.startswith(incomplete)]
 
     return complete

@@ -14,6 +14,7 @@ from vdsm_bench.cli.context import (
     pass_session,
     print_json,
 )
+from vdsm_bench.cli.folder_options import folder_options
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _DATASET = click.argument("dataset", shell_complete=complete_names("datasets"))
@@ -29,10 +30,9 @@ def command() -> None:
 @pass_session
 def list_datasets(session: Session, as_json: bool) -> None:
     """List the datasets: prepared or not, size, licence."""
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.datasets import dataset_states
 
-    states = dataset_states(registry(), session.data_dir)
+    states = dataset_states(session.catalogue(), session.data_dir)
     if as_json:
         print_json(states)
         return
@@ -61,10 +61,9 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
     """Show DATASET: licence, source, state, clips, factors and their classes."""
     import yaml
 
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.datasets import describe_dataset
 
-    content = describe_dataset(registry(), dataset, session.data_dir)
+    content = describe_dataset(session.catalogue(), dataset, session.data_dir)
     if as_json:
         print_json(content)
         return
@@ -86,6 +85,7 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
     type=click.IntRange(1),
     help="How many may work at once (default: all cores); the bytes written are the same.",
 )
+@folder_options
 @pass_session
 def prepare(
     session: Session,
@@ -94,17 +94,22 @@ def prepare(
     only: bool,
     replace: bool,
     processes: int | None,
+    folder: dict[str, Any],
 ) -> None:
-    """Write the clip store of DATASET, and of the sets that come from the same files."""
-    from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.registry import registry
-    from vdsm_bench.runs.datasets import prepare_store
+    """Write the clip store of DATASET, and of the sets that come from the same files.
 
-    also = registry().get("datasets", dataset).settings.get("also", [])
+    A name of your own and the columns of a labels file make a set of your own clips:
+    data prepare my-set --from FOLDER --static person --dynamic action
+    """
+    from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.runs.datasets import prepare_store, table_for
+
+    table = table_for(session.catalogue(), dataset, folder, replace=replace)
+    also = table.get("datasets", dataset).settings.get("also", [])
     with reporter() as listener:
         for name in [dataset, *([] if only else also)]:
-            folder = prepare_store(
-                registry(),
+            store = prepare_store(
+                table,
                 name,
                 session.data_dir,
                 source=source,
@@ -112,7 +117,7 @@ def prepare(
                 reporter=listener,
                 processes=processes,
             )
-            click.echo(f"{name}: {folder}")
+            click.echo(f"{name}: {store}")
 
 
 @command.command("check")
@@ -126,14 +131,13 @@ def check(session: Session, dataset: str, source: Path | None, cells: bool, as_j
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.data.check import cells_table
     from vdsm_bench.errors import DataError
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.datasets import check_dataset, survey_files
 
     with reporter() as listener:
         if source is not None:
-            report = survey_files(registry(), dataset, source, listener)
+            report = survey_files(session.catalogue(), dataset, source, listener)
         else:
-            report = check_dataset(registry(), dataset, session.data_dir, listener)
+            report = check_dataset(session.catalogue(), dataset, session.data_dir, listener)
     if as_json:
         print_json(report.as_json())
     else:
@@ -172,11 +176,10 @@ def preview(
     """Draw DATASET as a PNG and a GIF: identities down, actions across."""
     from vdsm_bench.boards.preview import write_preview
     from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.datasets import open_store
 
     with reporter() as listener:
-        store = open_store(registry(), dataset, session.data_dir, listener)
+        store = open_store(session.catalogue(), dataset, session.data_dir, listener)
         path = out if out is not None else Path(f"{store.name}.png")
         files = write_preview(store, path, identities=identities, actions=actions, frames=frames)
     for file in files:

@@ -56,11 +56,10 @@ def train(
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.config import resolve
     from vdsm_bench.notation import parse_assignments
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.judging import judge_of
 
     config = resolve(
-        registry(),
+        session.catalogue(),
         model=model,
         dataset=_used(dataset, session),
         preset=preset,
@@ -68,7 +67,7 @@ def train(
     )
     with reporter() as listener:
         judge = judge_of(
-            registry(),
+            session.catalogue(),
             config,
             runs_dir=session.runs_dir,
             data_dir=session.data_dir,

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def command(session: Session, kind: str | None, as_json: bool) -> None:
     """List the components of the zoo, of one KIND or of all."""
     from vdsm_bench.errors import UsageError, suggest
-    from vdsm_bench.registry import KINDS, registry
+    from vdsm_bench.registry import KINDS
 
     if kind is not None and kind not in KINDS:
         raise UsageError(
             f"There is no kind '{kind}'{suggest(kind, KINDS)}; kinds: {', '.join(KINDS)}.",
             hint="vdsm-bench list",
         )
-    table = registry()
+    table = session.catalogue()
     kinds = [kind] if kind else list(KINDS)
     entries = {each: {name: table.peek(each, name) for name in table.names(each)} for each in kinds}
     if as_json:

@@ -90,7 +90,6 @@ def command(
 ) -> int:
     """Train and score models on datasets; typing it twice continues or reuses."""
     from vdsm_bench.notation import parse_assignments, read_config_file
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.cell import plan_cells
 
     layers = [read_config_file(config_file)] if config_file is not None else []
@@ -98,7 +97,7 @@ def command(
     if protocol is not None:
         layers.append(with_score(layers, protocol))
     cells = plan_cells(
-        registry(),
+        session.catalogue(),
         models=models,
         datasets=[stand_in(name, session) for name in datasets],
         seeds=parse_seeds(seeds),
@@ -113,7 +112,7 @@ def command(
 
     with reporter() as listener:
         context = RunContext(
-            table=registry(),
+            table=session.catalogue(),
             runs_dir=session.runs_dir,
             data_dir=session.data_dir,
             device=device,
@@ -143,9 +142,8 @@ def with_score(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:
 def stand_in(name: str, session: Session) -> str:
     """Returns the dataset to use for a name; says so where it is a stand-in (DESIGN §6)."""
     from vdsm_bench.data.locate import data_root, dataset_to_use
-    from vdsm_bench.registry import registry
 
-    used = dataset_to_use(registry(), name, data_root(session.data_dir))
+    used = dataset_to_use(session.catalogue(), name, data_root(session.data_dir))
     if used != name:
         note(
             f"{name}: nothing is configured for it, so this runs on its stand-in {used}; rows say "

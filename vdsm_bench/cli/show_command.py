@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vdsm_bench.cli.context import Session, json_option, pass_session, print_json
+
+if TYPE_CHECKING:
+    from vdsm_bench.registry import Registry
 
 
 @click.command("show")
@@ -17,21 +20,21 @@ def command(session: Session, component: str, as_json: bool) -> None:
     """Show one component: summary, source file, defaults, stages, presets."""
     import yaml
 
-    content = describe(component)
+    content = describe(session.catalogue(), component)
     if as_json:
         print_json(content)
         return
     click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).rstrip())
 
 
-def describe(component: str) -> dict[str, Any]:
+def describe(table: Registry, component: str) -> dict[str, Any]:
     """Returns what the catalogue says of ``KIND/NAME``, JSON-able.
 
     Raises:
         UsageError: no such kind or name.
     """
     from vdsm_bench.errors import UsageError, suggest
-    from vdsm_bench.registry import KINDS, registry
+    from vdsm_bench.registry import KINDS
 
     kind, separator, name = component.partition("/")
     if not separator or kind not in KINDS:
@@ -39,7 +42,6 @@ def describe(component: str) -> dict[str, Any]:
             f"'{component}' is no KIND/NAME{suggest(kind, KINDS)}; kinds: {', '.join(KINDS)}.",
             hint="vdsm-bench list   (then for example: vdsm-bench show models/vdsm)",
         )
-    table = registry()
     entry = table.get(kind, name)
     content: dict[str, Any] = {"name": f"{kind}/{name}", "summary": entry.summary}
     if entry.target:

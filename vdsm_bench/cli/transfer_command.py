@@ -43,7 +43,6 @@ def command(
     """Write a swap grid as GIF and PNG: identities across, motions down."""
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.cli.run_command import stand_in
-    from vdsm_bench.registry import registry
     from vdsm_bench.runs.pick import pick_cell
 
     if dataset is not None:
@@ -55,7 +54,12 @@ def command(
 
     with reporter() as listener:
         paths = render_media(
-            registry(), record, data_dir=session.data_dir, device=device, out=out, reporter=listener
+            session.catalogue(),
+            record,
+            data_dir=session.data_dir,
+            device=device,
+            out=out,
+            reporter=listener,
         )
     for path in paths:
         click.echo(path)

@@ -23,7 +23,8 @@ class DatasetCard:
         access: ``embedded`` (drawn on demand), ``import`` (from the owner's files), ``download``
             (fetched when it is prepared, or from the owner's files).
         source: where it comes from (citation or address).
-        split: default split rule (``clips``, ``identities`` or ``cells``).
+        split: default split rule (``clips``, ``identities`` or ``cells``; ``given`` where the
+            owner says of every clip which part it is in).
         frame_rate: frames per second at which its clips are shown.
         megabytes: about how large its store gets; None: it depends on the files it is made from.
     """
@@ -33,7 +34,7 @@ class DatasetCard:
     licence: str
     access: Literal["embedded", "import", "download"]
     source: str
-    split: Literal["clips", "identities", "cells"]
+    split: Literal["clips", "identities", "cells", "given"]
     frame_rate: float = 12.0
     megabytes: int | None = None
 

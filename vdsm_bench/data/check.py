@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_args
 
 import numpy as np
 
 from vdsm_bench.contracts import Factor, Integers, Report
-from vdsm_bench.data.splits import Rule, check_disjoint, make_splits
+from vdsm_bench.data.splits import Rule, check_disjoint, make_splits, rules_of
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.errors import DataError
 
@@ -43,7 +42,7 @@ def check_store(
         digests.append(store.digest_of(index))
         say("duplicates", index + 1, len(store))
     _find_twins(store, digests, report)
-    for rule in get_args(Rule):
+    for rule in rules_of(store):
         _prove_split(store, rule, digests, report)
     return report
 

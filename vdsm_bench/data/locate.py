@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vdsm_bench.errors import ContractError, DataError
-from vdsm_bench.registry import Registry
+from vdsm_bench.registry import NAME, Entry, Registry
 
 if TYPE_CHECKING:
     from vdsm_bench.contracts import VideoDataset
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 #: names the data folder where ``--data-dir`` does not
 VARIABLE = "VDSM_BENCH_DATA"
+#: what the card of a user's own set says beside what every card does (see ``data/folder.py``)
+KIND, FOLDER, MADE_WITH = "kind", "folder", "made_with"
+_OWN_TARGET = "vdsm_bench.data.folder:FolderDataset"
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
@@ -55,16 +59,83 @@ def data_root(explicit: Path | None = None) -> DataRoot:
     return DataRoot(user_data_path("vdsm-bench") / "data", named=False)
 
 
+def with_own_datasets(table: Registry, root: DataRoot) -> Registry:
+    """Returns the catalogue with the user's own sets: stores whose card says they are one.
+
+    A set of the catalogue keeps its name; what lies in its place is looked at when it is opened.
+    """
+    known = set(table.names("datasets"))
+    cards = sorted(root.path.glob("*/card.json")) if root.path.is_dir() else []
+    entries = [
+        _own_entry(path)
+        for path in cards
+        if NAME.fullmatch(path.parent.name) and path.parent.name not in known
+    ]
+    return table.extended(entry for entry in entries if entry is not None)
+
+
+def own_entry(name: str, arguments: Mapping[str, Any], card: Mapping[str, Any]) -> Entry:
+    """Returns the catalogue's entry of a user's own set.
+
+    Args:
+        name: its name.
+        arguments: every argument of ``FolderDataset``.
+        card: its card, as far as there is one.
+    """
+    return Entry(
+        kind="datasets",
+        name=name,
+        summary=str(card.get("summary", "")),
+        target=_OWN_TARGET,
+        defaults=dict(arguments),
+        settings={"split": card["split"]} if card.get("split") else {},
+        origin=f"{name}/card.json",
+    )
+
+
+def is_own(entry: Entry) -> bool:
+    """Tells whether a dataset is the user's own."""
+    return entry.target == _OWN_TARGET
+
+
+def _own_entry(path: Path) -> Entry | None:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card.get(KIND) != FOLDER:
+            return None
+        return own_entry(path.parent.name, card[MADE_WITH], card)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        damage = DataError(
+            f"The clip store {path.parent} is damaged: {path.name} does not read ({error}).",
+            hint=f"remove {path.parent}, and: vdsm-bench data prepare {path.parent.name} --from "
+            "FOLDER ...",
+        )
+
+    def refuse() -> Any:
+        raise damage
+
+    return Entry("datasets", path.parent.name, "damaged", origin=str(path), loader=refuse)
+
+
 def build_dataset(table: Registry, name: str) -> VideoDataset:
     """Builds a dataset from its registry entry, to use all cores.
 
     Raises:
         UsageError: no such dataset.
+        DataError: the user's own set, made by another version in another way.
         ContractError: its card has another name; rows would say that one.
     """
     from vdsm_bench.data.parallel import cores
 
-    dataset: VideoDataset = table.factory("datasets", name)()
+    try:
+        dataset: VideoDataset = table.factory("datasets", name)()
+    except TypeError as error:
+        if not is_own(table.get("datasets", name)):
+            raise
+        raise DataError(
+            f"The card of {name} says that it was made in a way that is not known here: {error}.",
+            hint=f"vdsm-bench data prepare {name} --replace --from FOLDER --static person ...",
+        ) from error
     dataset.processes = cores()
     if dataset.card.name != name:
         raise ContractError(f"The card of datasets/{name} says '{dataset.card.name}'.")
@@ -120,7 +191,7 @@ def open_dataset(
             f"Your own files: vdsm-bench data prepare {name} --from FOLDER"
         )
     if root.store(used).exists():
-        return _opened(used, root)
+        return _opened(table, used, root)
     dataset = build_dataset(table, used)
     if dataset.card.access == "download":
         raise DataError(
@@ -190,7 +261,7 @@ def prepare_dataset(
                 _replace(dataset, folder, files, progress)
             else:
                 dataset.prepare(folder, source=files, progress=progress)
-        return _opened(name, root)
+        return _opened(table, name, root)
     except DataError as error:
         if error.hint is None and source is not None:
             error.hint = f"mend it, then: vdsm-bench data prepare {name} --from {source}"
@@ -219,7 +290,7 @@ def _source(
     return fetch(name, dataset.downloads, folder, progress=fetched)
 
 
-def _opened(name: str, root: DataRoot) -> ClipStore:
+def _opened(table: Registry, name: str, root: DataRoot) -> ClipStore:
     """Opens a store that is what its card says, and what its folder is called.
 
     A row must say nothing of damaged frames, nor another dataset's name.
@@ -231,6 +302,11 @@ def _opened(name: str, root: DataRoot) -> ClipStore:
         raise DataError(
             f"{store.folder} holds {store.name}, not {name}.",
             hint=f"rename the folder to {store.name}, then: vdsm-bench data prepare {name}",
+        )
+    if store.card.get(KIND) == FOLDER and not is_own(table.get("datasets", name)):
+        raise DataError(
+            f"{store.folder} holds a set of your own, but {name} is a set of the catalogue.",
+            hint=f"make yours anew under another name, and remove {store.folder}",
         )
     store.verify_once()
     return store

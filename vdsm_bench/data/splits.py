@@ -1,13 +1,15 @@
 """Splits: what is held out, computed from labels and a seed, stored nowhere.
 
 Rules: ``clips`` holds out clips within every identity x action cell, ``identities`` holds out
-whole identities, ``cells`` holds out identity x action cells of known identities. Under every
-rule some further cells of training identities are kept from everyone (``Splits.cells``): on
-them a judge has to prove that it reads identity and action apart.
+whole identities, ``cells`` holds out identity x action cells of known identities; ``given`` is
+what the owner of the clips wrote down. Under every rule some further cells of training identities
+are kept from everyone (``Splits.cells``): on them a judge has to prove that it reads identity and
+action apart. Under no rule are clips that were cut from one recording taken apart.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,11 +17,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from vdsm_bench.config import content_key
-from vdsm_bench.data.store import ClipStore, IntArray
+from vdsm_bench.data.store import PARTS, ClipStore, IntArray
 from vdsm_bench.errors import DataError, UsageError, suggest
 from vdsm_bench.seeding import generator
 
-Rule = Literal["clips", "identities", "cells"]
+Rule = Literal["clips", "identities", "cells", "given"]
 #: raised whenever the same labels and seed would give other indices
 VERSION = 1
 #: share of identity x action cells that only the judge's gate sees
@@ -69,11 +71,11 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
 
     Args:
         store: the clips.
-        rule: ``clips``, ``identities`` or ``cells``.
+        rule: ``clips``, ``identities``, ``cells`` or ``given``.
         seed: the protocol's seed; Li and Mandt's published list of characters ignores it.
 
     Raises:
-        UsageError: an unknown rule.
+        UsageError: an unknown rule, or ``given`` where nothing was.
         DataError: too few clips, identities or cells for the rule.
     """
     if rule not in get_args(Rule):
@@ -86,13 +88,18 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
         parts = _by_identity(store, seed)
     elif rule == "clips":
         parts = {"train": np.arange(len(store))}
+    elif rule == "given":
+        parts = _as_given(store, cell_of, seed)
     else:
         parts = _by_cell(store, cell_of, seed)
+    # a given split may test cells that are trained on; those cannot be the gate's
+    own = ~np.isin(cell_of[parts["train"]], cell_of[_held_out(parts)])
     train, gate = _take_cells(
-        store, parts["train"], cell_of, GATE_SHARE, generator(seed, "split", rule, "gate")
+        store, parts["train"][own], cell_of, GATE_SHARE, generator(seed, "split", rule, "gate")
     )
+    train = np.concatenate([train, parts["train"][~own]])
     if rule == "clips":
-        parts = _by_clip(train, cell_of, seed)
+        parts = _by_clip(store, train, cell_of, _TEST["clips"], seed)
         train = parts["train"]
     result = {**parts, "train": train, "cells": gate}
     for name, indices in result.items():
@@ -144,7 +151,33 @@ def check_disjoint(
     if splits.rule == "cells":
         for left, right in (("train", "test"), ("train", "validation"), ("validation", "test")):
             _refuse_overlap(store, left, cell_of, "cell", parts[left], parts[right])
+    for left, right in itertools.combinations(parts, 2):
+        _refuse_overlap(store, left, store.recordings, "recording", parts[left], parts[right])
     _refuse_duplicates(store, parts, digests)
+
+
+def rules_of(store: ClipStore) -> tuple[Rule, ...]:
+    """Returns the rules by which a dataset can be split."""
+    return tuple(rule for rule in get_args(Rule) if rule != "given" or store.parts is not None)
+
+
+def _held_out(parts: Mapping[str, IntArray]) -> IntArray:
+    held = [rows for name, rows in parts.items() if name != "train"]
+    return np.concatenate(held) if held else np.zeros(0, np.int64)
+
+
+def _as_given(store: ClipStore, cell_of: IntArray, seed: int) -> dict[str, IntArray]:
+    """Returns the owner's parts; where they gave no validation, some of train becomes that."""
+    if store.parts is None:
+        raise UsageError(
+            f"{store.name} was made without a split of its own, so it cannot be split as given.",
+            hint="--set data.split=clips, identities or cells; or a column 'split' in its labels",
+        )
+    parts = {name: np.flatnonzero(store.parts == place) for place, name in enumerate(PARTS)}
+    if not len(parts["validation"]):
+        cut = _by_clip(store, parts["train"], cell_of, 0.0, seed)
+        parts |= {"train": cut["train"], "validation": cut["validation"]}
+    return parts
 
 
 def _cells_of(store: ClipStore) -> IntArray:
@@ -244,14 +277,21 @@ def _take_cells(
     return clips[~held], clips[held]
 
 
-def _by_clip(clips: IntArray, cell_of: IntArray, seed: int) -> dict[str, IntArray]:
-    """Holds out a share of every cell's clips: systematic sampling along the cells."""
+def _by_clip(
+    store: ClipStore, clips: IntArray, cell_of: IntArray, test_share: float, seed: int
+) -> dict[str, IntArray]:
+    """Holds out a share of every cell's recordings: systematic sampling along the cells."""
     draw = generator(seed, "split", "clips")
-    shuffled = draw.permutation(clips)
+    recordings, first = np.unique(store.recordings[clips], return_index=True)
+    shuffled = draw.permutation(clips[first])
     ordered = shuffled[np.argsort(cell_of[shuffled], kind="stable")]
-    rest, test = _every(ordered, _TEST["clips"])
-    train, validation = _every(rest, _VALIDATION["clips"] / (1 - _TEST["clips"]))
-    return {"train": train, "validation": validation, "test": test}
+    rest, test = _every(ordered, test_share)
+    train, validation = _every(rest, _VALIDATION["clips"] / (1 - test_share))
+    taken = {"train": train, "validation": validation, "test": test}
+    return {
+        name: clips[np.isin(store.recordings[clips], store.recordings[rows])]
+        for name, rows in taken.items()
+    }
 
 
 def _every(items: IntArray, share: float) -> tuple[IntArray, IntArray]:

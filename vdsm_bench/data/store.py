@@ -26,8 +26,12 @@ SCHEMA = 1
 FRAMES, CLIPS, CARD = "frames.npy", "clips.npz", "card.json"
 #: written after the fact, where the frames have been read against their checksum
 PASSED = ".passed.json"
-LABEL = "label."
+LABEL, COLUMN = "label.", "column."
 CARD_DIGEST = "card_sha256"
+#: columns that a store may have beside its labels
+RECORDING, PART = "recording", "part"
+#: values of the column ``part``, in this order
+PARTS = ("train", "validation", "test")
 _CHUNK = 1 << 24
 
 IntArray = npt.NDArray[np.int64]
@@ -46,13 +50,21 @@ class ClipStore:
         labels: class index per factor, int64 ``[n]`` each.
         identities: index of the combination of all static factors, consecutive, int64 ``[n]``.
         motions: index of the combination of all dynamic factors, consecutive, int64 ``[n]``.
+        recordings: index of the file a clip was cut from, int64 ``[n]``: clips of one recording
+            overlap or touch, so no split takes them apart. Every clip its own where not told.
+        parts: index into :data:`PARTS` as the owner gave it, int64 ``[n]``, or None.
         image_shape: ``(H, W, C)`` as stored.
         frame_rate: frames per second.
         content_hash: short hex digest of frames, labels and factors.
     """
 
     def __init__(
-        self, folder: Path, card: dict[str, Any], offsets: IntArray, labels: dict[str, IntArray]
+        self,
+        folder: Path,
+        card: dict[str, Any],
+        offsets: IntArray,
+        labels: dict[str, IntArray],
+        columns: Mapping[str, IntArray],
     ) -> None:
         self.folder = folder
         self.card = card
@@ -64,6 +76,8 @@ class ClipStore:
         self.labels = labels
         self.identities = self._combinations("static")
         self.motions = self._combinations("dynamic")
+        self.recordings: IntArray = columns.get(RECORDING, np.arange(len(self.lengths)))
+        self.parts: IntArray | None = columns.get(PART)
         height, width, channels = card["image_shape"]
         self.image_shape: tuple[int, int, int] = (height, width, channels)
         self.frame_rate = float(card["frame_rate"])
@@ -83,13 +97,16 @@ class ClipStore:
             arrays = read_arrays(folder / CLIPS)
             offsets = arrays["offsets"]
             labels = {item["name"]: arrays[LABEL + item["name"]] for item in card["factors"]}
+            columns = {
+                name: arrays[COLUMN + name] for name in (RECORDING, PART) if COLUMN + name in arrays
+            }
             problem = _problem_of_frames(folder / FRAMES, card) or _problem_of_clips(
-                card, offsets, labels
+                card, offsets, labels, columns
             )
             if not problem:
                 problem = _problem_of_checksums(folder, card, labels)
             if not problem:
-                return cls(folder, card, offsets, labels)
+                return cls(folder, card, offsets, labels, columns)
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             problem = f"{type(error).__name__}: {error}"
         raise _damaged(folder, problem)
@@ -230,7 +247,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
                "frames_sha256", "content_sha256"} - card.keys()  # fmt: skip
     if missing:
         raise _damaged(folder, f"{CARD} lacks {', '.join(sorted(missing))}")
-    if card.get("split", "clips") not in ("clips", "identities", "cells"):
+    if card.get("split", "clips") not in ("clips", "identities", "cells", "given"):
         raise _damaged(folder, f"{CARD} names an unknown split rule '{card['split']}'")
     return card
 
@@ -251,7 +268,10 @@ def _problem_of_frames(path: Path, card: Mapping[str, Any]) -> str:
 
 
 def _problem_of_clips(
-    card: Mapping[str, Any], offsets: IntArray, labels: Mapping[str, IntArray]
+    card: Mapping[str, Any],
+    offsets: IntArray,
+    labels: Mapping[str, IntArray],
+    columns: Mapping[str, IntArray],
 ) -> str:
     if len(offsets) != card["clips"] + 1 or card["clips"] < 1:
         return f"{CLIPS} holds {len(offsets) - 1} clips, the card says {card['clips']}"
@@ -269,6 +289,11 @@ def _problem_of_clips(
                 f"{CLIPS}: {item['name']} has labels outside its {len(item['classes'])} classes, "
                 f"for example clip {wrong[0]}: {values[wrong[0]]}"
             )
+    for name, values in columns.items():
+        if len(values) != card["clips"]:
+            return f"{CLIPS}: {name} has {len(values)} values for {card['clips']} clips"
+    if PART in columns and not np.isin(columns[PART], range(len(PARTS))).all():
+        return f"{CLIPS}: {PART} has values that are no part of a split"
     return ""
 
 

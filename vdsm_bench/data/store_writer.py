@@ -21,6 +21,7 @@ from vdsm_bench.data.store import (
     CARD,
     CARD_DIGEST,
     CLIPS,
+    COLUMN,
     FRAMES,
     LABEL,
     SCHEMA,
@@ -56,6 +57,7 @@ class StoreWriter:
         factors: the labelled attributes.
         image_shape: ``(H, W, C)``.
         total_frames: frames of all clips together.
+        columns: names of what ``add`` is told of every clip beside its labels (see ``store``).
         facts: what else the card has to say, JSON-able. What is under ``protocol`` enters the
             key of every cell and judge.
 
@@ -72,6 +74,7 @@ class StoreWriter:
         factors: Sequence[Factor],
         image_shape: tuple[int, int, int],
         total_frames: int,
+        columns: Sequence[str] = (),
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         check_unique((factor.name for factor in factors), f"the factors of {card.name}")
@@ -83,6 +86,7 @@ class StoreWriter:
         self._total = total_frames
         self._offsets = [0]
         self._labels: dict[str, list[int]] = {factor.name: [] for factor in factors}
+        self._columns: dict[str, list[int]] = {name: [] for name in columns}
         self._facts = dict(facts or {})
         self._pixels = hashlib.sha256()
         self._whole_file = hashlib.sha256()
@@ -111,12 +115,18 @@ class StoreWriter:
             raise
         return self
 
-    def add(self, frames: ByteArray, labels: Mapping[str, int]) -> None:
+    def add(
+        self,
+        frames: ByteArray,
+        labels: Mapping[str, int],
+        columns: Mapping[str, int] | None = None,
+    ) -> None:
         """Appends one clip.
 
         Args:
             frames: uint8 ``[T, H, W, C]``, T >= 1.
             labels: class index of every factor.
+            columns: value of every column.
 
         Raises:
             DataError: wrong dtype, shape or labels, or the disk is full.
@@ -136,6 +146,8 @@ class StoreWriter:
                     f"{len(factor.classes)} classes."
                 )
             self._labels[factor.name].append(int(labels[factor.name]))
+        for name, values in self._columns.items():
+            values.append(int((columns or {})[name]))
         data = np.ascontiguousarray(frames).tobytes()
         self._pixels.update(data)
         self._write(data)
@@ -195,6 +207,8 @@ class StoreWriter:
         self._file.close()
         labels = {key: np.asarray(value, dtype=np.int64) for key, value in self._labels.items()}
         arrays: dict[str, Any] = {LABEL + key: value for key, value in labels.items()}
+        for key, values in self._columns.items():
+            arrays[COLUMN + key] = np.asarray(values, dtype=np.int64)
         with (self._partial / CLIPS).open("wb") as file:
             np.savez(file, offsets=np.asarray(self._offsets, dtype=np.int64), **arrays)
             _sync(file)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +13,12 @@ from vdsm_bench.data.locate import (
     build_dataset,
     data_root,
     dataset_to_use,
+    is_own,
     open_dataset,
+    own_entry,
     prepare_dataset,
 )
-from vdsm_bench.errors import UsageError, VdsmBenchError
+from vdsm_bench.errors import DataError, UsageError, VdsmBenchError, suggest
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.reporting import Reporter
 
@@ -35,6 +40,59 @@ def open_store(table: Registry, name: str, data_dir: Path | None, reporter: Repo
         progress=lambda done, total: reporter.progress(f"prepare {name}", done, total),
         log=reporter.say,
     )
+
+
+def table_for(table: Registry, name: str, given: Mapping[str, Any], *, replace: bool) -> Registry:
+    """Returns the catalogue with the user's own set as they want it made.
+
+    Args:
+        table: the catalogue, with the sets that are there.
+        name: a dataset of the catalogue, or what the own set shall be called.
+        given: what the user named: arguments of ``FolderDataset``, or those that a dataset of the
+            catalogue takes too.
+        replace: whether a set that is there may be made otherwise.
+
+    Raises:
+        UsageError: an unknown name and nothing given, arguments that the dataset does not take,
+            or others than the own set was made with.
+    """
+    known = name in table.names("datasets")
+    if not given:
+        if known:
+            return table
+        raise UsageError(
+            f"There is no '{name}' among the datasets{suggest(name, table.names('datasets'))}.",
+            hint=f"vdsm-bench list datasets; or, of your own clips: vdsm-bench data prepare {name} "
+            "--from FOLDER --static person --dynamic action",
+        )
+    before: dict[str, Any] = {}
+    if known:
+        entry = table.get("datasets", name)
+        if not is_own(entry):
+            refused = ", ".join(
+                f"--{key.replace('_', '-')}" for key in given.keys() - entry.defaults
+            )
+            if refused:
+                raise UsageError(
+                    f"{name} is a set of the catalogue and does not take {refused}.",
+                    hint="choose another name for your own clips",
+                )
+            return table.extended(
+                [dataclasses.replace(entry, defaults={**entry.defaults, **given})]
+            )
+        before = dict(entry.defaults)
+    from vdsm_bench.data.folder import FolderDataset
+
+    wanted = {"static": (), "dynamic": (), **before, **given, "name": name}
+    arguments = json.loads(json.dumps(dataclasses.asdict(FolderDataset(**wanted))))
+    changed = [key for key, value in arguments.items() if before and before.get(key) != value]
+    if changed and not replace:
+        what = ", ".join(f"{key} {before.get(key)}" for key in changed)
+        raise UsageError(
+            f"{name} is there already, made with {what}.",
+            hint="add --replace to make it anew, or choose another name",
+        )
+    return table.extended([own_entry(name, arguments, {})])
 
 
 def prepare_store(
@@ -68,7 +126,28 @@ def prepare_store(
     if there:
         store.verify()
         reporter.say(f"{name} was prepared already; its checksums are right.")
+    else:
+        for text in _said_of(store):
+            reporter.say(text)
     return store.folder
+
+
+def _said_of(store: ClipStore) -> list[str]:
+    """Returns what there is to say of a new store: what was left out, what to look at."""
+    from vdsm_bench.data.splits import make_splits
+
+    said = [f"left out: {text}" for text in store.card.get("left_out", ())]
+    said += [f"note: {text}" for text in store.card.get("notes", ())]
+    try:
+        make_splits(store, store.card.get("split", "clips"))
+    except DataError as error:
+        said.append(f"warning: {error.message}")
+    lengths = store.lengths
+    said.append(
+        f"{store.name}: {len(store)} clips of {lengths.min()} to {lengths.max()} frames, "
+        f"{store.identities.max() + 1} identities, {store.motions.max() + 1} motions"
+    )
+    return said
 
 
 def dataset_states(table: Registry, data_dir: Path | None) -> list[dict[str, Any]]:
@@ -142,7 +221,7 @@ def describe_dataset(table: Registry, name: str, data_dir: Path | None) -> dict[
     if not state["prepared"]:
         return state
     store = ClipStore.open(root.store(name))
-    kept = ("split", "frame_rate", "protocol", "content_sha256")
+    kept = ("split", "frame_rate", "protocol", "content_sha256", "left_out", "notes")
     state.update({key: store.card[key] for key in kept if store.card.get(key) is not None})
     state["frame size"] = "x".join(map(str, store.image_shape))
     state["frames per clip"] = [int(store.lengths.min()), int(store.lengths.max())]

@@ -1,0 +1,69 @@
+"""Clips as people have them: written here, with real codecs, so that what they show is known."""
+
+import csv
+
+import numpy as np
+from PIL import Image
+
+CODECS = {"mp4": ("libx264", "yuv420p"), "avi": ("mpeg4", "yuv420p"), "webm": ("libvpx", "yuv420p")}
+COLOURS = {"anna": (220, 30, 30), "ben": (30, 220, 30)}
+STEPS = {"walk": 1, "run": 3}
+
+
+def pictures(who, what, *, frames=8, take=0, width=40, height=32):
+    """A bar of the person's colour that moves at the action's speed from the take's place."""
+    clip = np.full((frames, height, width, 3), 20, np.uint8)
+    for t in range(frames):
+        place = (4 + 5 * take + STEPS[what] * t) % (width - 8)
+        clip[t, 6:26, place : place + 8] = COLOURS[who]
+    return clip
+
+
+def write_video(path, clip, *, rate=25, codec=None, pixels=None):
+    import av
+
+    usual = CODECS.get(path.suffix[1:], (codec, pixels))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec or usual[0], rate=rate)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = pixels or usual[1]
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_clip(path, clip):
+    kind = path.suffix
+    if kind in (".mp4", ".avi", ".webm"):
+        write_video(path, clip)
+    elif kind == ".gif":
+        first, *rest = [Image.fromarray(frame) for frame in clip]
+        first.save(path, save_all=True, append_images=rest, duration=40)
+    elif kind == ".png":
+        Image.fromarray(np.concatenate(list(clip[:, :, :32]), axis=1)).save(path)
+    elif kind == ".npz":
+        np.savez(path, clip=clip)
+    else:
+        path.mkdir()
+        for t, frame in enumerate(clip):
+            Image.fromarray(frame).save(path / f"{t}.png")
+
+
+def write_labels(folder, rows, header=("file", "person", "action"), separator=","):
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=separator).writerows([header, *rows])
+
+
+def write_folder(folder, kinds=(".npz",), takes=4, frames=8):
+    """Two people x two actions x takes, the kinds of file by turns; returns the table's rows."""
+    folder.mkdir(parents=True)
+    rows = []
+    for who in COLOURS:
+        for what in STEPS:
+            for take in range(takes):
+                kind = kinds[len(rows) % len(kinds)]
+                name = f"{who}_{what}_{take}{kind}"
+                write_clip(folder / name, pictures(who, what, take=take, frames=frames + take))
+                rows.append((name, who, what))
+    write_labels(folder, rows)
+    return rows
