@@ -32,7 +32,7 @@ from vdsm_bench.evaluators.accuracy import (
     histogram,
 )
 from vdsm_bench.evaluators.outputs import batches
-from vdsm_bench.evaluators.statistics import bootstrap_mean
+from vdsm_bench.evaluators.statistics import bootstrap_mean, identities
 
 #: factor column of long rows that take all factors of a kind together
 ALL = "all"
@@ -130,6 +130,7 @@ def findings(
         chance=table.chance,
         histogram={name: histogram(said, request.scorable()) for name, said in seen.items()},
         notes=[f"'{name}' is left out: {reason}" for name, reason in request.unscorable.items()],
+        per_pair=table.per_pair,
     )
 
 
@@ -142,16 +143,38 @@ class _Table:
         self.scores: dict[str, Score] = {}
         self.long: list[FactorScore] = []
         self.chance: dict[str, dict[str, float]] = {}
+        self.per_pair: dict[str, Floats] = {}
+        self.identity = identities(request)
 
-    def mean(self, values: Floats) -> Score:
+    def mean(self, values: Floats, groups: Integers | None = None) -> Score:
         if len(values) == 0:
             return Score(None, reason="no pair of clips differs in it")
-        return bootstrap_mean(values, resamples=self.request.bootstrap, seed=self.request.seed)
+        return bootstrap_mean(
+            values, resamples=self.request.bootstrap, seed=self.request.seed, groups=groups
+        )
 
-    def column(self, name: str, said: Said, wanted: Said, names: Sequence[str]) -> None:
-        self.scores[name] = self.mean(agreement(said, wanted, names))
+    def column(
+        self, name: str, said: Said, wanted: Said, names: Sequence[str], groups: Integers
+    ) -> Floats:
+        """Scores answers against what is wanted; returns the value of every row.
+
+        Args:
+            name: of the column.
+            said: the judge's classes of every row.
+            wanted: classes that count as right.
+            names: factors that must agree, all at once.
+            groups: identities behind every row, ``[n]`` for clips, ``[n, 2]`` for pairs.
+        """
+        values = agreement(said, wanted, names)
+        self.scores[name] = self.mean(values, groups)
         if self.scores[name].value is not None:
             self.chance[name] = chance(said, wanted, names)
+        return values
+
+    def over_pairs(self, name: str, said: Said, wanted: Said, names: Sequence[str]) -> None:
+        """Scores a column over the whole pair list and keeps its value of every pair."""
+        groups = self.identity[self.request.pairs]
+        self.per_pair[name] = self.column(name, said, wanted, names, groups)
 
     def row(self, metric: str, factor: str, values: Floats) -> None:
         self.long.append(FactorScore(metric, factor, self.mean(values)))
@@ -163,7 +186,7 @@ class _Table:
 
 def _consistency(table: _Table, real: Said, regenerated: Said) -> None:
     names = [factor.name for factor in table.request.scorable()]
-    table.column("consistent_accuracy", regenerated, real, names)
+    table.column("consistent_accuracy", regenerated, real, names, table.identity)
     for name in names:
         table.row("consistent_accuracy", name, agreement(regenerated, real, [name]))
         # Beside the agreement of two answers, the plain share of right ones.
@@ -188,7 +211,8 @@ def _transfers(table: _Table, transferred: Said) -> None:
     if static and dynamic:
         wanted = {f.name: (of_a if f.kind == "static" else of_b)[f.name] for f in request.factors}
         names = [factor.name for factor in (*static, *dynamic)]
-        table.column("transfer_accuracy", transferred, wanted, names)
+        table.over_pairs("transfer_accuracy", transferred, wanted, names)
+        _outcomes(table, transferred, of_a, of_b)
 
 
 def _one_kind(
@@ -207,10 +231,10 @@ def _one_kind(
     column, stem = column_and_stem
     names = [factor.name for factor in factors]
     pairs, labels = table.request.pairs, table.labels
-    table.column(column, said, wanted, names)
-    apart = differing(labels, pairs, names)
+    table.over_pairs(column, said, wanted, names)
+    rows = np.flatnonzero(differing(labels, pairs, names))
     table.column(
-        f"{stem}_leak", at(said, np.flatnonzero(apart)), at(other, np.flatnonzero(apart)), names
+        f"{stem}_leak", at(said, rows), at(other, rows), names, table.identity[pairs[rows]]
     )
     for label, chosen in [(ALL, names), *((name, [name]) for name in names)]:
         apart = differing(labels, pairs, chosen)
@@ -220,6 +244,29 @@ def _one_kind(
             table.row(f"{stem}_leak", label, leak[apart])
         table.row(f"{column}_differing", label, right[apart])
         table.row(f"{stem}_other", label, (1 - right - leak)[apart])
+
+
+def _outcomes(table: _Table, said: Said, of_a: Said, of_b: Said) -> None:
+    """Splits the pairs by what became of them, all factors at once; the shares add up to 1.
+
+    Over pairs that differ in a scorable factor of either kind: right, A handed back, B handed back,
+    identity and motion exchanged, or something else.
+    """
+    request, labels = table.request, table.labels
+    who = [factor.name for factor in request.scorable("static")]
+    what = [factor.name for factor in request.scorable("dynamic")]
+    apart = differing(labels, request.pairs, who) & differing(labels, request.pairs, what)
+    rest = np.ones(int(apart.sum()))
+    for outcome, identity, action in (
+        ("transfer_accuracy_differing", of_a, of_b),
+        ("transfer_copies_a", of_a, of_a),
+        ("transfer_copies_b", of_b, of_b),
+        ("transfer_exchanged", of_b, of_a),
+    ):
+        share = (agreement(said, identity, who) * agreement(said, action, what))[apart]
+        table.row(outcome, ALL, share)
+        rest -= share
+    table.row("transfer_other", ALL, rest)
 
 
 def _nobody(request: EvaluationRequest, kind: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vdsm_bench.contracts import Factor, FactorKind, Integers
+from vdsm_bench.contracts import Factor, FactorKind, Integers, LabelledClips
 from vdsm_bench.errors import DataError, ProtocolError
 from vdsm_bench.seeding import generator
 
@@ -72,6 +72,16 @@ def choose_clips(n: int, count: int) -> Integers:
         return np.arange(n, dtype=np.int64)
     rng = generator(PAIRS_VERSION, "clips", n, count)
     return np.sort(rng.permutation(n)[:count]).astype(np.int64)
+
+
+def subset(source: LabelledClips, rows: Integers) -> LabelledClips:
+    """Returns some of the clips with their labels, numbered anew from 0."""
+    return LabelledClips(
+        clips=lambda chosen: source.clips(rows[chosen]),
+        labels={
+            name: np.asarray(values, dtype=np.int64)[rows] for name, values in source.labels.items()
+        },
+    )
 
 
 def pair_list(labels: Mapping[str, Integers], factors: Sequence[Factor], count: int) -> Integers:

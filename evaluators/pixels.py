@@ -23,7 +23,7 @@ from vdsm_bench.contracts import (
 )
 from vdsm_bench.errors import ContractError
 from vdsm_bench.evaluators.outputs import batches
-from vdsm_bench.evaluators.statistics import bootstrap_mean
+from vdsm_bench.evaluators.statistics import bootstrap_mean, identities
 
 #: PSNR of a clip is cut off here (MSE 1e-10, below what 8-bit pixels can differ by): a mean over
 #: clips stays finite when some are regenerated exactly
@@ -79,7 +79,10 @@ class Pixels(Evaluator):
         return Findings(
             {
                 name: bootstrap_mean(
-                    np.concatenate(parts), resamples=request.bootstrap, seed=request.seed
+                    np.concatenate(parts),
+                    resamples=request.bootstrap,
+                    seed=request.seed,
+                    groups=identities(request),
                 )
                 for name, parts in values.items()
             }

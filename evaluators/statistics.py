@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from vdsm_bench.contracts import Floats, Score
+from vdsm_bench.contracts import EvaluationRequest, Floats, Integers, Score
 from vdsm_bench.errors import ProtocolError
+from vdsm_bench.evaluators.pairs import joint_classes
+from vdsm_bench.resampling import interval
 from vdsm_bench.seeding import generator
 
 #: largest number of drawn indices held at once
 _CHUNK = 4_000_000
 
 
+def identities(request: EvaluationRequest) -> Integers:
+    """Numbers the identities (all static factors together) of the test clips, ``[N]``."""
+    return joint_classes(request.test.labels, request.factors, "static")
+
+
 def bootstrap_mean(
-    values: Floats, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    values: Floats,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    groups: Integers | None = None,
 ) -> Score:
     """Computes the mean over clips and its percentile bootstrap interval.
 
@@ -25,9 +37,11 @@ def bootstrap_mean(
         resamples: number of resamples with replacement.
         seed: seed of the resamples.
         level: coverage of the interval.
+        groups: identities behind every value, ``[n]`` or ``[n, 2]`` (of A and of B): then the
+            interval over identities is computed too, where there are two or more.
 
     Returns:
-        Mean, lower and upper end, n.
+        Mean, lower and upper end, n; and the interval over identities.
 
     Raises:
         ProtocolError: no values, more than one axis, NaN or infinity.
@@ -47,4 +61,7 @@ def bootstrap_mean(
         ]
     )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Score(float(flat.mean()), float(low), float(high), len(flat))
+    by_identity = None
+    if groups is not None and all(len(np.unique(side)) > 1 for side in np.atleast_2d(groups.T)):
+        by_identity = interval(flat, groups, resamples=resamples, seed=seed, level=level)
+    return Score(float(flat.mean()), float(low), float(high), len(flat), by_identity=by_identity)

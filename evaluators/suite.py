@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from vdsm_bench.config import EvaluationSettings
@@ -16,7 +15,7 @@ from vdsm_bench.contracts import (
     Factor,
     FactorScore,
     Findings,
-    Integers,
+    Floats,
     Judge,
     LabelledClips,
     MetricInfo,
@@ -27,7 +26,7 @@ from vdsm_bench.errors import ContractError
 from vdsm_bench.evaluators.accuracies import Accuracies, findings, judged
 from vdsm_bench.evaluators.accuracy import transferred_reality
 from vdsm_bench.evaluators.outputs import Subject, SubjectOutputs
-from vdsm_bench.evaluators.pairs import check_labels, choose_clips, pair_list
+from vdsm_bench.evaluators.pairs import check_labels, choose_clips, pair_list, subset
 
 #: training clips that probes of codes learn from
 _PROBE_CLIPS = 2000
@@ -44,6 +43,7 @@ class Evaluation:
         histogram: the judge's answers per class, for real, regenerated and transferred clips.
         notes: what was left out, and why.
         metrics: what each column means.
+        per_pair: column to its value of every pair of the list; not in ``metrics.json``.
     """
 
     scores: dict[str, Score] = field(default_factory=dict)
@@ -52,6 +52,7 @@ class Evaluation:
     histogram: dict[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
+    per_pair: dict[str, Floats] = field(default_factory=dict)
 
     def add(self, found: Findings, metrics: Sequence[MetricInfo], where: str) -> None:
         """Takes in what one evaluator found.
@@ -71,6 +72,7 @@ class Evaluation:
         self.chance.update(found.chance)
         self.histogram.update(found.histogram)
         self.notes.extend(note for note in found.notes if note not in self.notes)
+        self.per_pair.update(found.per_pair)
         self.metrics.update({metric.name: metric for metric in metrics})
 
     def as_json(self) -> dict[str, Any]:
@@ -117,10 +119,10 @@ def build_request(
         ProtocolError: no pair of clips differs in identity and action.
     """
     n = check_labels(test.labels, factors, "test clips")
-    test = _subset(test, choose_clips(n, settings.clips))
+    test = subset(test, choose_clips(n, settings.clips))
     if train is not None:
         n_train = check_labels(train.labels, factors, "training clips")
-        train = _subset(train, choose_clips(n_train, _PROBE_CLIPS))
+        train = subset(train, choose_clips(n_train, _PROBE_CLIPS))
     return EvaluationRequest(
         test=test,
         factors=tuple(factors),
@@ -170,12 +172,3 @@ def evaluate_ceiling(judge: Judge, request: EvaluationRequest) -> Evaluation:
     transferred = transferred_reality(real, request.pairs, request.factors)
     result.add(findings(request, real, real, transferred), Accuracies.metrics, "real-data ceiling")
     return result
-
-
-def _subset(source: LabelledClips, rows: Integers) -> LabelledClips:
-    return LabelledClips(
-        clips=lambda chosen: source.clips(rows[chosen]),
-        labels={
-            name: np.asarray(values, dtype=np.int64)[rows] for name, values in source.labels.items()
-        },
-    )

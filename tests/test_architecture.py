@@ -13,6 +13,7 @@ TIERS = {
     "vdsm_bench.files": 1,
     "vdsm_bench.optional": 1,
     "vdsm_bench.initialisation": 1,
+    "vdsm_bench.resampling": 1,
     "vdsm_bench.contracts": 1,
     "vdsm_bench.signatures": 1,
     "vdsm_bench.registry": 2,
@@ -32,7 +33,7 @@ TIERS = {
     "vdsm_bench": 0,
 }
 #: modules without any knowledge of the frame, which components may use too
-LEAVES = ("errors", "seeding", "config", "optional", "files", "initialisation")
+LEAVES = ("errors", "seeding", "config", "optional", "files", "initialisation", "resampling")
 COMPONENTS = ("encoders", "decoders", "models", "evaluators", "baselines")
 
 

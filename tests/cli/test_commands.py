@@ -1,6 +1,7 @@
 """What the commands print, and where: answers on stdout, progress on stderr."""
 
 import json
+import runpy
 
 import pytest
 from PIL import Image
@@ -98,6 +99,37 @@ def test_transfer_writes_a_grid(capsys, tmp_path):
     call(capsys, *RUN, "--model", "encode-only")
     cannot = call(capsys, "transfer", "--model", "encode-only", expect=1)
     assert "cannot swap" in cannot.err
+
+
+def test_score_takes_a_file_from_elsewhere_to_a_row(capsys, tmp_path, monkeypatch):
+    where = ["--dataset", "toy-squares", "--preset", "smoke", "--model", "toy", "--device", "cpu"]
+    answer = call(capsys, "score", "--template", str(tmp_path), *where)
+    request, example = answer.out.split()
+    assert "vdsm-bench score predictions.npz --dataset toy-squares" in answer.err
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(example)
+    file = str(tmp_path / "predictions.npz")
+    told = ("--name", "copier", "--citation", "Nobody, 1999")
+    answer = call(capsys, "score", file, *where, *told)
+    for wanted in ("toy-squares/copier/smoke-seed0: done", "action_leak", "pairs.png"):
+        assert wanted in answer.out
+    again = json.loads(call(capsys, "score", file, *where, *told, "--json").out)
+    assert again[0]["reused"] is True
+    table = call(capsys, "leaderboard").out
+    assert "external" in table
+    assert "cites Nobody, 1999" in table
+    assert "scored from a file" in call(
+        capsys, "transfer", "--model", "copier", "--dataset", "toy-squares", expect=2
+    ).err  # fmt: skip
+    (tmp_path / "predictions.npz").write_bytes((tmp_path / "predictions.npz").read_bytes()[:9999])
+    for arguments, code in (
+        ((file, *where), 3),
+        ((str(tmp_path / "absent.npz"), *where), 3),
+        ((*where,), 2),
+        ((file, "--template", str(tmp_path), *where), 2),
+        ((file, *where, "--set", "model.code=3"), 2),
+    ):
+        assert "next:" in call(capsys, "score", *arguments, expect=code).err
 
 
 def test_the_judge_is_trained_shown_and_shared(capsys):

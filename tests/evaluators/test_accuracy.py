@@ -211,3 +211,67 @@ def test_histogram_counts_every_class():
     counts = histogram(LABELS, toy.FACTORS)
     assert [len(counts[f.name]) for f in toy.FACTORS] == [3, 2, 3]
     assert sum(counts["shape"]) == N
+
+
+OUTCOMES = (
+    "transfer_accuracy_differing",
+    "transfer_copies_a",
+    "transfer_copies_b",
+    "transfer_exchanged",
+    "transfer_other",
+)
+
+
+def third_colour():
+    """Returns for every pair a colour that is neither A's nor B's."""
+    free = np.ones((len(PAIRS), 3), bool)
+    for side in (A, B):
+        free[np.arange(len(PAIRS)), LABELS["colour"][side]] = False
+    return free.argmax(1)
+
+
+@pytest.mark.parametrize(
+    ("who", "what", "change", "outcome"),
+    [
+        (A, B, {}, 0),
+        (A, A, {}, 1),
+        (B, B, {}, 2),
+        (B, A, {}, 3),
+        (A, B, {"colour": third_colour()}, 4),
+    ],
+)
+def test_every_transfer_has_one_outcome(who, what, change, outcome):
+    said = {f.name: LABELS[f.name][who if f.kind == "static" else what] for f in toy.FACTORS}
+    long = rows(findings(request(), LABELS, LABELS, said | change))
+    assert [long[name, ALL] for name in OUTCOMES] == [float(i == outcome) for i in range(5)]
+
+
+def test_the_outcomes_of_guesses_add_up_to_one():
+    rng = np.random.default_rng(6)
+    said = {f.name: rng.integers(len(f.classes), size=len(PAIRS)) for f in toy.FACTORS}
+    long = rows(findings(request(), LABELS, LABELS, said))
+    assert sum(long[name, ALL] for name in OUTCOMES) == pytest.approx(1.0)
+    assert long["transfer_other", ALL] > 0
+
+
+def test_values_per_pair_are_those_behind_the_columns():
+    said = perfect_transfer() | {"colour": LABELS["colour"][B]}
+    found = findings(request(), LABELS, LABELS, said)
+    assert set(found.per_pair) == {"dynamic_accuracy", "identity_accuracy", "transfer_accuracy"}
+    for column, values in found.per_pair.items():
+        assert values.shape == (len(PAIRS),)
+        assert values.mean() == found.scores[column].value
+    assert np.array_equal(
+        found.per_pair["identity_accuracy"], LABELS["colour"][A] == LABELS["colour"][B]
+    )
+
+
+def test_columns_have_an_interval_over_identities():
+    found = findings(
+        request(), LABELS, LABELS, perfect_transfer() | {"colour": np.zeros(len(A), int)}
+    )
+    score = found.scores["identity_accuracy"]
+    low, high = score.by_identity
+    # whole colours are right or wrong, so six identities say far less than 200 pairs
+    assert high - low > 2 * (score.high - score.low)
+    assert found.scores["dynamic_accuracy"].by_identity == (1.0, 1.0)

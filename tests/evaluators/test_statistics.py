@@ -51,3 +51,23 @@ def test_booleans_and_constants():
     assert bootstrap_mean(np.array([True, False])).value == 0.5
     score = bootstrap_mean(np.ones(9))
     assert (score.value, score.low, score.high) == (1.0, 1.0, 1.0)
+
+
+def test_identities_widen_the_interval_where_their_clips_rise_and_fall_together():
+    hard = np.repeat(np.arange(20) % 2, 30).astype(float)  # an identity is right always or never
+    score = bootstrap_mean(hard, groups=np.repeat(np.arange(20), 30))
+    assert score.by_identity is not None
+    low, high = score.by_identity
+    # over 600 clips +-0.04, over 20 identities +-0.22
+    assert score.high - score.low < 0.1
+    assert 0.35 < high - low < 0.55
+    assert score.as_json() == {
+        "value": 0.5, "low": score.low, "high": score.high, "n": 600,
+        "identity_low": low, "identity_high": high,
+    }  # fmt: skip
+
+
+def test_one_identity_has_no_interval_over_identities():
+    score = bootstrap_mean(np.array([0.0, 1.0]), groups=np.array([[1, 2], [3, 2]]))
+    assert score.by_identity is None
+    assert "identity_low" not in score.as_json()

@@ -25,6 +25,11 @@ class Listener:
 
 
 @pytest.fixture
+def listener():
+    return Listener()
+
+
+@pytest.fixture
 def bench(table, data_dir, shared_runs):
     """Runs cells of the toy zoo; returns their outcomes and what was said."""
 

@@ -15,6 +15,7 @@ from vdsm_bench.registry import Entry, _load_entry_point
 from vdsm_bench.runs import execute
 from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
 from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.runs.pairs_table import read_pairs
 from vdsm_bench.runs.pick import pick_cell
 from vdsm_bench.runs.restore import render_media, restore_cell
 
@@ -48,7 +49,7 @@ def test_a_cell_leaves_its_whole_folder(bench):
     names = {path.name for path in outcome.folder.iterdir()}
     assert names == {
         "config.json", "env.json", "status.json", "train.jsonl", "checkpoints", "metrics.json",
-        "media", "log.txt",
+        "pairs.csv", "media", "log.txt",
     }  # fmt: skip
     assert {path.name for path in outcome.pictures} == {
         "transfer.png", "transfer.gif", "reconstructions.png",
@@ -71,6 +72,19 @@ def test_leaks_stand_in_the_log_and_on_the_progress_line_from_the_first_epoch(be
         assert any(key in detail for _, _, _, detail in listener.tasks)
     assert set(figures[0]["probes"]) == {"colour", "size", "action"}
     assert set(figures[0]["probes"]["colour"]) == {"chance", "identity", "motion"}
+
+
+def test_every_pair_is_listed_with_its_own_scores(bench):
+    (outcome,), _ = bench()
+    table = read_pairs(outcome.folder)
+    scores = outcome.metrics["scores"]
+    assert set(table.columns) == {"dynamic_accuracy", "identity_accuracy", "transfer_accuracy"}
+    for column, values in table.columns.items():
+        assert sum(values) / len(values) == pytest.approx(scores[column]["value"])
+        assert len(values) == len(table.ids) == scores[column]["n"]
+    assert all(a != b for a, b in table.identities)
+    low, high = (scores["identity_accuracy"][f"identity_{end}"] for end in ("low", "high"))
+    assert low <= scores["identity_accuracy"]["value"] <= high
 
 
 def test_a_finished_cell_is_reused(bench, monkeypatch):

@@ -70,8 +70,9 @@ def leaderboard(runs_dir: Path) -> list[Row]:
 
     A row stands for one dataset x model instance x preset x protocol over its seeds. Settings that
     leave the preset stand beside its name, ``small[training.fit.epochs=9]``. Scores are means of
-    the seeds' values and interval bounds, and as spread their standard deviation. Cells that are
-    not done have a row each with their state and reason and no scores.
+    the seeds' values and interval bounds, as spread their standard deviation; ``rank`` is among
+    the rows scored on the same pairs (:mod:`vdsm_bench.boards.ranking`). Cells that are not done
+    have a row each with their state and reason and no scores.
     """
     records = scan_cells(runs_dir)
     done: dict[str, list[CellRecord]] = {}
@@ -81,7 +82,12 @@ def leaderboard(runs_dir: Path) -> list[Row]:
             done.setdefault(record.metrics["group"], []).append(record)
         else:
             rows.append(_unfinished_row(record))
-    rows += [_done_row(group) for group in done.values()]
+    finished = [(_done_row(group), group) for group in done.values()]
+    if len(finished) > 1:
+        from vdsm_bench.boards.ranking import rank_rows  # NumPy, only where there is a contest
+
+        rank_rows(finished)
+    rows += [row for row, _ in finished]
     rows += _control_rows(runs_dir)
     return sorted(rows, key=_order)
 
@@ -116,7 +122,8 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _empty_row(**known: Any) -> Row:
-    return {**dict.fromkeys(COLUMNS), **known}
+    # the rank is no column of the CSV: it belongs to a table of rows, not to a row
+    return {**dict.fromkeys(COLUMNS), "rank": None, **known}
 
 
 def _done_row(records: Sequence[CellRecord]) -> Row:
@@ -124,6 +131,7 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
     first = cells[0]
     seeds = sorted(cell["seed"] for cell in cells)
     collapsed = [cell["collapsed"] for cell in cells if cell["collapsed"] is not None]
+    trained = [c["training_seconds"] for c in cells if c["training_seconds"] is not None]
     row = _empty_row(
         **{key: first[key] for key in _LEADING[:8] if key != "preset"},
         preset=_preset(first["preset"], records[0].config),
@@ -132,7 +140,7 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
         identity_by_factor=by_factor([cell.get("long", []) for cell in cells]),
         judge_accuracy=first.get("judge", {}).get("lowest_accuracy"),
         collapsed=any(collapsed) if collapsed else None,
-        training_minutes=round(statistics.fmean(c["training_seconds"] for c in cells) / 60, 2),
+        training_minutes=round(statistics.fmean(trained) / 60, 2) if trained else None,
         status="done",
         protocol=first["protocol"].get("judge"),
         key=first["group"],
@@ -166,19 +174,20 @@ def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _notes(cells: Sequence[Mapping[str, Any]]) -> str | None:
-    reasons = {
-        f"{name}: {score['reason']}"
-        for cell in cells
-        for name, score in cell["scores"].items()
-        if name in SCORES and score.get("reason")
-    }
+    """Returns warnings, citations, and the columns that are empty, those of one reason together."""
+    columns: dict[str, list[str]] = {}
+    for name in SCORES:
+        for reason in {cell["scores"].get(name, {}).get("reason") for cell in cells} - {None}:
+            columns.setdefault(reason, []).append(name)
+    reasons = [f"{', '.join(names)}: {reason}" for reason, names in columns.items()]
     warnings = {cell["note"] for cell in cells if cell.get("note")}
-    return "; ".join(sorted(warnings) + sorted(reasons)) or None
+    cited = {f"cites {cell['citation']}" for cell in cells if cell.get("citation")}
+    return "; ".join(sorted(warnings) + sorted(cited) + sorted(reasons)) or None
 
 
 def _unfinished_row(record: CellRecord) -> Row:
     row = _empty_row(
-        slot="native",
+        slot=record.slot,
         dataset=record.path.parts[-3],
         model=record.path.parts[-2],
         status=record.state,

@@ -22,10 +22,16 @@ _MAIN = {
     "identity_leak": "leak.i",
 }
 _MORE = {"mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
+_RANK_FOOT = (
+    "rank: 1 + the models that are better beyond doubt by transfer accuracy; = : tied, some other"
+    " model cannot be told apart (paired over identities, Holm, 5 % for the whole table)"
+)
 _FOOT = (
     "consist: consistent accuracy · both: transfer accuracy · leak.a: action of the identity clip"
     " · leak.i: identity of the motion clip · dim: controls, their answers are known"
 )
+#: slots of rows that stand for a model
+_MODELS = ("native", "external")
 Row = Mapping[str, Any]
 
 
@@ -45,13 +51,15 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
         blocks.append(_table(title, members, changed, everything))
         for number, text in enumerate(changed, start=1):
             blocks.append(Text(f"({number}) beside the preset: {text}\n"))
-        told = [row for row in members if row["slot"] == "native" and row["identity_by_factor"]]
+        told = [row for row in members if row["slot"] in _MODELS and row["identity_by_factor"]]
         for row in told:
             name = f"{row['model']} {_run(row, changed)}"
             blocks.append(Text(f"{name}, identity by factor: {row['identity_by_factor']}\n"))
     if done:
         blocks.append(Text(_FOOT, style="dim"))
-    blocks += _remarks("warnings:", [row for row in done if row["slot"] == "native"])
+    if any(row["rank"] for row in done):
+        blocks.append(Text(_RANK_FOOT, style="dim"))
+    blocks += _remarks("remarks:", [row for row in done if row["slot"] in _MODELS])
     blocks += _remarks("not done:", [r for r in rows if r["status"] not in ("done", "reported")])
     quoted = [row for row in rows if row["status"] == "reported"]
     if quoted:
@@ -110,6 +118,9 @@ def _table(title: str, rows: Sequence[Row], changed: Sequence[str], everything: 
     )
     scores = {**_MAIN, **_MORE} if everything else _MAIN
     trailing = ["slot", "supervision", "training_minutes"] if everything else []
+    ranked = any(row["rank"] for row in rows)
+    if ranked:
+        table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("model", min_width=18, overflow="fold")
     table.add_column("run", min_width=7, overflow="fold")
     for label in scores.values():
@@ -119,10 +130,13 @@ def _table(title: str, rows: Sequence[Row], changed: Sequence[str], everything: 
     table.add_column("", no_wrap=True)
     for row in rows:
         # Text: a model instance is called name[key=value], and rich reads brackets as markup
-        cells: list[RenderableType] = [Text(str(row["model"])), Text(_run(row, changed))]
+        cells: list[RenderableType] = [row["rank"] or ""] if ranked else []
+        cells += [Text(str(row["model"])), Text(_run(row, changed))]
         cells += [_score(row, name, everything) for name in scores]
         cells += [str(row[name]) if row[name] is not None else "" for name in trailing]
-        cells.append("collapsed" if row["collapsed"] else "")
+        cells.append(
+            "external" * (row["slot"] == "external") + "collapsed" * bool(row["collapsed"])
+        )
         table.add_row(*cells, style="dim" if row["slot"] == "control" else None)
     return table
 

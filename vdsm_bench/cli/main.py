@@ -18,6 +18,7 @@ from vdsm_bench.errors import UsageError, VdsmBenchError, disk_error, suggest
 #: command -> one line of help; each lives in the file of its name
 COMMANDS = {
     "run": "Train and score models on datasets.",
+    "score": "Score another framework's clips from a file, or write what is asked of it.",
     "leaderboard": "Show the scores of all cells.",
     "status": "Show where every cell stands.",
     "transfer": "Write pictures of identity x motion swaps from a finished cell.",

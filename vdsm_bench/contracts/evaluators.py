@@ -56,6 +56,7 @@ class Score:
         high: its upper end.
         n: clips or pairs behind it.
         reason: why there is no value.
+        by_identity: ends of the 95 % interval over identities, which are drawn whole, or None.
     """
 
     value: float | None
@@ -63,12 +64,19 @@ class Score:
     high: float | None = None
     n: int = 0
     reason: str | None = None
+    by_identity: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns ``{value, low, high, n}``, or ``{reason}`` where there is no value."""
+        """Returns ``{value, low, high, n}``, or ``{reason}`` where there is no value.
+
+        Where there is an interval over identities, ``identity_low`` and ``identity_high`` too.
+        """
         if self.value is None:
             return {"reason": self.reason or "not measured"}
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        found = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        if self.by_identity is not None:
+            found["identity_low"], found["identity_high"] = self.by_identity
+        return found
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Findings:
         chance: column name to chance levels by kind.
         histogram: name to (factor to counts per class), shown beside the scores.
         notes: what was left out, and why.
+        per_pair: column name to its value of every pair ``[P]``, in the order of the pair list;
+            what two subjects are compared by.
     """
 
     scores: Mapping[str, Score]
@@ -97,6 +107,7 @@ class Findings:
     chance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     histogram: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    per_pair: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,14 @@ def _dotted(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def cell_path(runs_dir: Path, cell: Cell, key: str) -> Path:
+    """Returns the folder of a native cell; see :func:`cell_folder`."""
+    return cell_folder(runs_dir, cell.config, instance=cell.instance, key=key)
+
+
+def cell_folder(runs_dir: Path, config: CellConfig, *, instance: str, key: str) -> Path:
     """Returns ``<runs>/cells/<dataset>/<model instance>/<preset>-seed<k>-<hash8>``."""
-    config = cell.config
     leaf = f"{config.preset}-seed{config.seed}-{key}"
-    return runs_dir / "cells" / config.data.dataset / folder_name(cell.instance) / leaf
+    return runs_dir / "cells" / config.data.dataset / folder_name(instance) / leaf
 
 
 def folder_name(instance: str) -> str:

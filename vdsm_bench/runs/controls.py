@@ -90,9 +90,7 @@ def oracle_outputs(protocol: ScoringProtocol) -> Outputs | None:
         dataset = build_dataset(protocol.table, bench.store.name)
     except UsageError:  # a store whose dataset is not in this catalogue any more
         return None
-    chosen = bench.splits.test[
-        tool(protocol.table, "choose_clips")(len(bench.splits.test), protocol.evaluation.clips)
-    ]
+    chosen = protocol.test_indices
     window = {
         "frames": bench.data.frames,
         "stride": bench.data.stride,

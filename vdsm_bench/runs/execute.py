@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.config import DataSettings
+from vdsm_bench.config import CellConfig, DataSettings
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import choose_device, prepare_process
 from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError, disk_error
@@ -25,10 +25,11 @@ from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.runs.media import write_media
 from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.monitor import AT_THE_END, Monitor
+from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.runs.scores import add_scores, lacking
-from vdsm_bench.training.trainer import Trainer, TrainingSummary
+from vdsm_bench.training.trainer import Trainer
 
 SCHEMA = 1
 
@@ -225,10 +226,15 @@ def _work(
     obtain_controls(protocol, judge, context.reporter)
     folder.write_status("scoring", note=health.warning)
     started = time.monotonic()
-    findings = protocol.score(model, judge, {**protocol.evaluators, **protocol.asked})
+    evaluation = protocol.evaluate(model, judge, {**protocol.evaluators, **protocol.asked})
+    write_pairs(folder.path, protocol, evaluation.per_pair)
     write_media(folder.media, model, bench, device=desk.device)
     metrics = {
-        **_row(cell, key, bench, model, summary),
+        **describe_row(config, key, bench, slot="native", model=cell.instance),
+        "supervision": supervision_of(model, config.training),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_seconds": round(summary.seconds, 3),
+        "training_steps": dict(summary.steps),
         "collapsed": health.collapsed,
         "note": health.warning,
         "health": health.figures,
@@ -236,7 +242,7 @@ def _work(
         "protocol": protocol.key,
         "asked": protocol.asked_facts,
         "scoring_seconds": round(time.monotonic() - started, 3),
-        **findings,
+        **evaluation.as_json(),
     }
     write_json(folder.metrics_file, metrics)
     folder.write_status("done", note=health.warning)
@@ -244,27 +250,23 @@ def _work(
     return metrics
 
 
-def _row(
-    cell: Cell, key: CellKey, bench: Bench, model: VideoModel, summary: TrainingSummary
+def describe_row(
+    config: CellConfig, key: CellKey, bench: Bench, *, slot: str, model: str
 ) -> dict[str, Any]:
-    config = cell.config
+    """Returns the fields of a row that say what was scored, on which clips."""
     return {
         "schema": SCHEMA,
-        "slot": "native",
+        "slot": slot,
         "dataset": bench.store.name,
-        "model": cell.instance,
+        "model": model,
         "preset": config.preset,
         "seed": config.seed,
         "split": bench.splits.rule,
         "image_size": config.data.image_size,
         "frames": config.data.frames,
         "stride": config.data.stride,
-        "supervision": supervision_of(model, config.training),
         "key": key.key,
         "group": key.group,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training_seconds": round(summary.seconds, 3),
-        "training_steps": dict(summary.steps),
     }
 
 

@@ -140,6 +140,11 @@ class CellRecord:
         return self.status.shown()
 
     @property
+    def slot(self) -> str:
+        """How the row comes about: ``native``, or ``external`` where it is scored from a file."""
+        return str((self.config or {}).get("slot", "native"))
+
+    @property
     def label(self) -> str:
         """``dataset/model/preset-seed-hash``, as the folders are called."""
         return "/".join(self.path.parts[-3:])
@@ -177,8 +182,8 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
     wanted: dict[str, type | tuple[type, ...]] = {
         "slot": str, "dataset": str, "model": str, "preset": str, "seed": int, "split": str,
         "image_size": int, "frames": int, "supervision": str, "group": str, "protocol": dict,
-        "scores": dict, "collapsed": (bool, type(None)), "training_seconds": (int, float),
-        "judge": dict,
+        "scores": dict, "collapsed": (bool, type(None)), "judge": dict,
+        "training_seconds": (int, float, type(None)),
     }  # fmt: skip
     for key, kind in wanted.items():
         if not isinstance(metrics.get(key), kind):

@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vdsm_bench.boards.figures import to_bytes, write_strips, write_transfer
-from vdsm_bench.contracts import Integers, VideoModel
+from vdsm_bench.boards.figures import (
+    draw_grid,
+    to_bytes,
+    write_png,
+    write_strips,
+    write_transfer,
+)
+from vdsm_bench.contracts import EvaluationRequest, Integers, Outputs, VideoModel
 from vdsm_bench.runs.bench import Bench
 
 _SIDE = 5
+_PAIRS = 4
 
 
 def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -> list[Path]:
@@ -49,6 +56,28 @@ def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -
     strips = folder / "reconstructions.png"
     write_strips(strips, real=to_bytes(what[:4]), regenerated=to_bytes(regenerated[:4]))
     return [*paths, strips]
+
+
+def write_pair_strips(folder: Path, request: EvaluationRequest, outputs: Outputs) -> list[Path]:
+    """Writes ``pairs.png`` where there are transfers: A, B and their transfer, frames across."""
+    if outputs.missing("transfers") is not None:
+        return []
+    rows = np.arange(min(_PAIRS, len(request.pairs)), dtype=np.int64)
+    pairs = request.pairs[rows]
+    parts = [
+        to_bytes(clips)
+        for clips in (
+            request.test.clips(pairs[:, 0]),
+            request.test.clips(pairs[:, 1]),
+            outputs.transfers(rows),
+        )
+    ]
+    cells = np.stack(parts, axis=1)
+    frames = [f"frame {index + 1}" for index in range(cells.shape[2])]
+    lines = ["A: identity", "B: motion", "transfer"] * len(rows)
+    path = folder / "pairs.png"
+    write_png(path, draw_grid(cells.reshape(-1, *cells.shape[2:]), frames, lines))
+    return [path]
 
 
 def chosen_clips(bench: Bench) -> tuple[Integers, Integers]:

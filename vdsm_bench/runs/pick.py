@@ -36,10 +36,16 @@ def pick_cell(
     found = _by_folder(runs_dir, cell) if cell is not None else scan_cells(runs_dir)
     fitting = [record for record in found if _fits(record, wanted)]
     done = [record for record in fitting if record.state == "done"]
-    if len(done) == 1:
-        return done[0]
-    if done:
-        labels = "\n  ".join(record.label for record in done)
+    native = [record for record in done if record.slot == "native"]
+    if len(native) == 1:
+        return native[0]
+    if done and not native:
+        raise UsageError(
+            f"{done[0].label} was scored from a file: there is no model behind it.",
+            hint=f"its pictures lie in {done[0].path / 'media'}",
+        )
+    if native:
+        labels = "\n  ".join(record.label for record in native)
         raise UsageError(f"Several finished cells fit:\n  {labels}", hint="--cell FOLDER")
     if fitting:
         record = fitting[0]

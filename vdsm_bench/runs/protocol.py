@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vdsm_bench.config import CellConfig, JudgeSettings
-from vdsm_bench.contracts import EvaluationRequest, Evaluator, Judge
+from vdsm_bench.contracts import EvaluationRequest, Evaluator, Integers, Judge
 from vdsm_bench.errors import VdsmBenchError
 from vdsm_bench.registry import Registry, import_target, split_part
 from vdsm_bench.runs.bench import Bench
@@ -156,6 +156,13 @@ class ScoringProtocol:
         )
         return request
 
+    @property
+    def test_indices(self) -> Integers:
+        """Numbers in the clip store of the request's test clips, by row."""
+        test = self.bench.splits.test
+        rows: Integers = tool(self.table, "choose_clips")(len(test), self.evaluation.clips)
+        return test[rows]
+
     def judge_folder(self, runs_dir: Path) -> Path:
         """Returns ``<runs>/judges/<dataset>/<protocol>-<hash8>``."""
         data, rule = self.bench.data, self.bench.splits.rule
@@ -196,10 +203,13 @@ class ScoringProtocol:
         )
         return GatedJudge(judge, card, self.judge_hash, folder)
 
+    def evaluate(self, subject: Any, judge: GatedJudge, evaluators: Mapping[str, Evaluator]) -> Any:
+        """Scores a model, a control or rendered outputs; see ``evaluators.suite.Evaluation``."""
+        return tool(self.table, "evaluate")(subject, judge.judge, self.request, evaluators)
+
     def score(
         self, subject: Any, judge: GatedJudge, evaluators: Mapping[str, Evaluator]
     ) -> dict[str, Any]:
-        """Scores a model, a control or rendered outputs; JSON-able."""
-        evaluation = tool(self.table, "evaluate")(subject, judge.judge, self.request, evaluators)
-        found: dict[str, Any] = evaluation.as_json()
+        """The same, JSON-able."""
+        found: dict[str, Any] = self.evaluate(subject, judge, evaluators).as_json()
         return found

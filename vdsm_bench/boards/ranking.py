@@ -1,0 +1,66 @@
+"""Ranks on the leaderboard: what cannot be told apart is tied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vdsm_bench.errors import DataError
+from vdsm_bench.resampling import Floats, Integers, ranks
+from vdsm_bench.runs.folder import CellRecord
+from vdsm_bench.runs.pairs_table import PairsTable, read_pairs
+
+#: the column that models are ranked by: all of the identity and the action at once
+RANKED_BY = "transfer_accuracy"
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    row: dict[str, Any]
+    values: Floats
+    identities: Integers
+
+
+def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> None:
+    """Fills ``rank`` of rows that were scored on the same pairs under the same protocol.
+
+    A row's rank is 1 + the number of rows that are better beyond doubt; ``=`` behind it says that
+    some other row cannot be told apart from it. The chance that any two equal models of a table
+    are told apart is at most 5 % (paired, over identities and seeds, Holm).
+
+    Args:
+        rows: rows of finished models, each with the cells (seeds) behind it. Rows that have no
+            other to be compared with, or no readable ``pairs.csv``, keep an empty rank.
+    """
+    tables: dict[Any, list[_Entrant]] = {}
+    for row, cells in rows:
+        try:
+            found = [read_pairs(cell.path) for cell in cells]
+        except DataError:
+            continue
+        first = found[0]
+        if any(one.ids != first.ids or RANKED_BY not in one.columns for one in found):
+            continue
+        values = np.array([one.columns[RANKED_BY] for one in found])
+        entrant = _Entrant(row, values, np.array(first.identities))
+        tables.setdefault(_key(row, cells[0], first), []).append(entrant)
+    for entrants in tables.values():
+        if len(entrants) > 1:
+            _rank(entrants)
+
+
+def _key(row: dict[str, Any], cell: CellRecord, pairs: PairsTable) -> Any:
+    metrics = (cell.metrics or {})["protocol"].get("metrics", {})
+    return row["dataset"], row["protocol"], metrics.get(RANKED_BY), pairs.ids, pairs.identities
+
+
+def _rank(entrants: Sequence[_Entrant]) -> None:
+    groups = entrants[0].identities
+    if any(len(np.unique(side)) < 2 for side in groups.T):
+        groups = np.arange(len(groups))
+    found = ranks([entrant.values for entrant in entrants], groups)
+    for entrant, (place, tied) in zip(entrants, found, strict=True):
+        entrant.row["rank"] = f"{place}{'=' if tied else ''}"
