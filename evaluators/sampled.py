@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -256,5 +256,5 @@ def _flat(
     return said, {name: np.tile(request.test.labels[name], repetitions) for name in names}
 
 
-def _bootstrap(request: EvaluationRequest) -> dict[str, int]:
+def _bootstrap(request: EvaluationRequest) -> dict[str, Any]:
     return {"resamples": request.bootstrap, "seed": request.seed}
