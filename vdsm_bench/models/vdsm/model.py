@@ -140,7 +140,9 @@ class VDSM(VideoModel):
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
-        self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim, identity_slope)
+        self.identity_head = IdentityHead(
+            self.encoder.feature_dim, identity_dim, identity_slope
+        )
         self.motion_encoder = MotionEncoder(
             pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout
         )
