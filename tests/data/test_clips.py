@@ -152,11 +152,30 @@ def test_pairs_of_an_odd_number_of_frames_are_refused(store):
 
 
 @pytest.mark.parametrize("size", [8, 4, 3])
-def test_the_cache_changes_no_pixel(store, size, monkeypatch):
-    cached = [sampler(store, image_size=size).batch("s", step, 9, True) for step in range(3)]
-    monkeypatch.setattr(clips, "CACHE_LIMIT", 0)
-    plain = [sampler(store, image_size=size).batch("s", step, 9, True) for step in range(3)]
-    assert all(torch.equal(a, b) for a, b in zip(cached, plain, strict=True))
+@pytest.mark.parametrize("pairs", [True, False])
+def test_where_frames_lie_changes_no_bit(store, size, pairs):
+    settings = {"image_size": size, "indices": np.arange(3, len(store), 2)}
+    resident, streamed = (sampler(store, **settings, resident=place) for place in (True, False))
+    for step in (0, 1, 2, 7, 8, 3):  # in a row, after a leap as on resuming, and back
+        one, other = (each.batch("s", step, 9, pairs) for each in (resident, streamed))
+        assert torch.equal(one, other)
+
+
+def test_batches_are_read_one_step_ahead(store, monkeypatch):
+    streamed = sampler(store, resident=False)
+    read = []
+    monkeypatch.setattr(streamed, "_read", lambda wanted, real=streamed._read: (
+        read.append(wanted.step), real(wanted))[1])  # fmt: skip
+    for step in (5, 6, 7):
+        streamed.batch("s", step, 2, False)
+    streamed._reader.shutdown()
+    assert read == [5, 6, 7, 8]
+
+
+def test_frames_are_resident_where_they_fit(store, monkeypatch):
+    assert sampler(store)._resident is not None
+    monkeypatch.setattr(clips, "RESIDENT_LIMIT", 1000)
+    assert sampler(store)._resident is None
 
 
 def test_the_sampler_shows_the_pixels_that_evaluation_shows(store):

@@ -6,7 +6,8 @@ trainer, the judge and the evaluators.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,9 @@ from vdsm_bench.seeding import generator
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: largest down-scaled training set that is held in memory, bytes
-CACHE_LIMIT = 1 << 30
+#: largest training set that is held in the computer's memory, bytes; on another device it may
+#: take this share of what is free there
+RESIDENT_LIMIT, RESIDENT_SHARE = 1 << 30, 0.3
 _CHUNK = 4096
 
 
@@ -64,7 +66,9 @@ def _downscale_adaptive(frames: ByteArray, image_size: int) -> ByteArray:
     import torch
 
     planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    small = torch.nn.functional.interpolate(planes, size=(image_size, image_size), mode="area")
+    small = torch.nn.functional.interpolate(
+        planes, size=(image_size, image_size), mode="area"
+    )
     return (small + 0.5).floor().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -79,12 +83,25 @@ def to_clip(windows: ByteArray, image_size: int) -> Tensor:
         float32 ``[B, T, C, image_size, image_size]`` in [0, 1]; every value is a multiple of
         1/255, because frames are rounded to uint8 after down-scaling.
     """
+    small = downscale(windows.reshape(-1, *windows.shape[2:]), image_size)
+    return to_unit(
+        _to_planes(small).view(*windows.shape[:2], -1, image_size, image_size)
+    )
+
+
+def to_unit(planes: Tensor) -> Tensor:
+    """Returns uint8 as float32 in [0, 1], on its device, with the same bits on every device."""
     import torch
 
-    batch, length = windows.shape[:2]
-    small = downscale(windows.reshape(-1, *windows.shape[2:]), image_size)
-    clip = torch.from_numpy(np.ascontiguousarray(small.transpose(0, 3, 1, 2)))
-    return clip.view(batch, length, *clip.shape[1:]).float().div_(255.0)
+    # by a number, CUDA would multiply with the reciprocal; by a tensor, it divides
+    return planes.float().div_(torch.tensor(255.0, device=planes.device))
+
+
+def _to_planes(frames: ByteArray) -> Tensor:
+    """Returns frames uint8 ``[N, H, W, C]`` as a tensor ``[N, C, H, W]``."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
 
 
 def centre_starts(lengths: npt.ArrayLike, *, frames: int, stride: int) -> IntArray:
@@ -96,7 +113,12 @@ def centre_starts(lengths: npt.ArrayLike, *, frames: int, stride: int) -> IntArr
 
 
 def evaluation_clips(
-    store: ClipStore, indices: npt.ArrayLike, *, frames: int, stride: int, image_size: int
+    store: ClipStore,
+    indices: npt.ArrayLike,
+    *,
+    frames: int,
+    stride: int,
+    image_size: int,
 ) -> Tensor:
     """Returns the centre window of each clip; deterministic.
 
@@ -112,7 +134,19 @@ def evaluation_clips(
     """
     which = np.asarray(indices, dtype=np.int64)
     starts = centre_starts(store.lengths[which], frames=frames, stride=stride)
-    return to_clip(store.windows(which, starts, frames=frames, stride=stride), image_size)
+    return to_clip(
+        store.windows(which, starts, frames=frames, stride=stride), image_size
+    )
+
+
+class _Step(NamedTuple):
+    """Which batch."""
+
+    stage: str
+    step: int
+    batch_size: int
+    pairs: bool
+    frames: int
 
 
 class ClipSampler:
@@ -120,6 +154,9 @@ class ClipSampler:
 
     Walks through fresh permutations of the clips, pass by pass: inside a pass no clip comes
     twice. Windows start anywhere inside their clip.
+
+    Frames lie down-scaled in the device's memory where they fit. Otherwise they are read from
+    the memory map, one step ahead of training, and copied through pinned memory.
 
     Args:
         store: the clips.
@@ -129,6 +166,8 @@ class ClipSampler:
         image_size: height and width in pixels.
         seed: the cell's seed.
         purpose: keeps this stream apart from others of the same seed.
+        device: where batches are wanted.
+        resident: whether the device's memory holds all frames; if None, whether they fit.
     """
 
     def __init__(
@@ -141,28 +180,43 @@ class ClipSampler:
         image_size: int,
         seed: int,
         purpose: str,
+        device: str = "cpu",
+        resident: bool | None = None,
     ) -> None:
         self._store = store
         self._indices = np.unique(np.asarray(indices, dtype=np.int64))
         if not len(self._indices):
             raise DataError(f"{store.name}: there are no clips to draw from.")
         self._frames, self._stride, self._size = frames, stride, image_size
-        self._seed, self._purpose = seed, purpose
+        self._seed, self._purpose, self._device = seed, purpose, device
         self._permutations: dict[tuple[str, int], IntArray] = {}
         identities = store.identities[self._indices]
         self._by_identity = np.argsort(identities, kind="stable")
         self._rank = np.argsort(self._by_identity)
         ordered = identities[self._by_identity]
         self._group_start = np.searchsorted(ordered, identities, side="left")
-        self._group_size = np.searchsorted(ordered, identities, side="right") - self._group_start
-        self._cache, self._cache_offsets = self._build_cache()
+        self._group_size = (
+            np.searchsorted(ordered, identities, side="right") - self._group_start
+        )
+        lengths = store.lengths[self._indices]
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self._resident = (
+            self._load() if (self._fits() if resident is None else resident) else None
+        )
+        self._ahead: tuple[_Step, Future[Tensor]] | None = None
+        self._reader = ThreadPoolExecutor(1, "clips")
 
     def __len__(self) -> int:
         """Returns the number of clips in a pass."""
         return len(self._indices)
 
     def batch(
-        self, stage: str, step: int, batch_size: int, pairs: bool, frames: int | None = None
+        self,
+        stage: str,
+        step: int,
+        batch_size: int,
+        pairs: bool,
+        frames: int | None = None,
     ) -> Tensor:
         """Returns the batch of one step.
 
@@ -180,20 +234,57 @@ class ClipSampler:
         Raises:
             UsageError: pairs of an odd number of frames.
         """
-        length = frames or self._frames
-        first = self._walk(stage, step, batch_size)
-        draw = generator(self._seed, self._purpose, stage, "start", step)
-        if not pairs:
-            return to_clip(self._windows(first, draw.random(batch_size), length), self._size)
-        if length % 2:
+        return to_unit(self.load(stage, step, batch_size, pairs, frames))
+
+    def load(
+        self,
+        stage: str,
+        step: int,
+        batch_size: int,
+        pairs: bool,
+        frames: int | None = None,
+    ) -> Tensor:
+        """Returns what :meth:`batch` does as it is stored, uint8, on the device."""
+        import torch
+
+        wanted = _Step(stage, step, batch_size, pairs, frames or self._frames)
+        if self._resident is not None:
+            rows = torch.from_numpy(self._rows(wanted)).to(self._device)
+            planes = self._resident.index_select(0, rows.view(-1))
+            return planes.view(*rows.shape, *planes.shape[1:])
+        known, future = self._ahead or (None, None)
+        if future is None or known != wanted:
+            future = self._reader.submit(self._read, wanted)
+        following = wanted._replace(step=step + 1)
+        self._ahead = following, self._reader.submit(self._read, following)
+        return future.result().to(self._device, non_blocking=True)
+
+    def _rows(self, wanted: _Step) -> IntArray:
+        """Draws the frames of a batch: their places among the frames of the chosen clips."""
+        first = self._walk(wanted.stage, wanted.step, wanted.batch_size)
+        draw = generator(self._seed, self._purpose, wanted.stage, "start", wanted.step)
+        if not wanted.pairs:
+            return self._windows(first, draw.random(wanted.batch_size), wanted.frames)
+        if wanted.frames % 2:
             raise UsageError(
-                f"Stage '{stage}' joins pairs of clips, so its frames must be even, not {length}."
+                f"Stage '{wanted.stage}' joins pairs of clips, so its frames must be even, "
+                f"not {wanted.frames}."
             )
-        second = self._partners(first, draw.random(batch_size))
+        second = self._partners(first, draw.random(wanted.batch_size))
         halves = [
-            self._windows(which, draw.random(batch_size), length // 2) for which in (first, second)
+            self._windows(which, draw.random(wanted.batch_size), wanted.frames // 2)
+            for which in (first, second)
         ]
-        return to_clip(np.concatenate(halves, axis=1), self._size)
+        return np.concatenate(halves, axis=1)
+
+    def _read(self, wanted: _Step) -> Tensor:
+        """Reads a batch from the memory map, uint8 ``[B, T, C, H, W]``, pinned where that pays."""
+        rows = self._rows(wanted)
+        clip = np.searchsorted(self._offsets, rows, side="right") - 1
+        frames = self._store.frames_at(self._indices[clip], rows - self._offsets[clip])
+        small = downscale(frames.reshape(-1, *frames.shape[2:]), self._size)
+        planes = _to_planes(small).view(*rows.shape, -1, self._size, self._size)
+        return planes.pin_memory() if self._device.startswith("cuda") else planes
 
     def _walk(self, stage: str, step: int, batch_size: int) -> IntArray:
         """Returns positions in the index list: the step's stretch of the endless walk."""
@@ -225,35 +316,49 @@ class ClipSampler:
 
     def _windows(
         self, positions: IntArray, uniform: npt.NDArray[np.float64], frames: int
-    ) -> ByteArray:
-        which = self._indices[positions]
-        room = np.maximum(self._store.lengths[which] - _span(frames, self._stride), 0) + 1
+    ) -> IntArray:
+        """Returns the places of one window per clip; past its end a clip's last frame repeats."""
+        lengths = self._store.lengths[self._indices[positions]]
+        room = np.maximum(lengths - _span(frames, self._stride), 0) + 1
         starts = (uniform * room).astype(np.int64)
-        if self._cache is None:
-            return self._store.windows(which, starts, frames=frames, stride=self._stride)
-        inside = starts[:, None] + self._stride * np.arange(frames)
-        inside = np.minimum(inside, self._store.lengths[which][:, None] - 1)
-        windows: ByteArray = self._cache[self._cache_offsets[positions][:, None] + inside]
-        return windows
+        inside = np.minimum(
+            starts[:, None] + self._stride * np.arange(frames), lengths[:, None] - 1
+        )
+        rows: IntArray = self._offsets[positions][:, None] + inside
+        return rows
 
-    def _build_cache(self) -> tuple[ByteArray | None, IntArray]:
-        """Down-scales once what training will read thousands of times."""
-        lengths = self._store.lengths[self._indices]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        height, width, channels = self._store.image_shape
-        size = int(offsets[-1]) * self._size * self._size * channels
-        if (height, width) == (self._size, self._size) or size > CACHE_LIMIT:
-            return None, offsets
-        cache = np.empty((offsets[-1], self._size, self._size, channels), dtype=np.uint8)
+    def _fits(self) -> bool:
+        size = int(self._offsets[-1]) * self._size**2 * self._store.image_shape[2]
+        if not self._device.startswith("cuda"):
+            return size <= RESIDENT_LIMIT
+        import torch
+
+        return size <= RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+
+    def _load(self) -> Tensor:
+        """Down-scales once what training will read thousands of times: uint8 ``[N, C, H, W]``."""
+        import torch
+
+        shape = (
+            int(self._offsets[-1]),
+            self._store.image_shape[2],
+            self._size,
+            self._size,
+        )
+        resident = torch.empty(shape, dtype=torch.uint8, device=self._device)
         begin = 0
         while begin < len(self):
             end = begin + 1
-            while end < len(self) and offsets[end + 1] - offsets[begin] <= _CHUNK:
+            while (
+                end < len(self)
+                and self._offsets[end + 1] - self._offsets[begin] <= _CHUNK
+            ):
                 end += 1
             pieces = [self._store.frames(int(i)) for i in self._indices[begin:end]]
-            cache[offsets[begin] : offsets[end]] = downscale(np.concatenate(pieces), self._size)
+            small = downscale(np.concatenate(pieces), self._size)
+            resident[self._offsets[begin] : self._offsets[end]] = _to_planes(small)
             begin = end
-        return cache, offsets
+        return resident
 
 
 def _span(frames: int, stride: int) -> int:

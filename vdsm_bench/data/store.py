@@ -134,17 +134,14 @@ class ClipStore:
         Returns:
             uint8 ``[B, frames, H, W, C]``.
         """
-        return self._frames[self.frame_numbers(indices, starts, frames=frames, stride=stride)]
-
-    def frame_numbers(
-        self, indices: npt.ArrayLike, starts: npt.ArrayLike, *, frames: int, stride: int
-    ) -> IntArray:
-        """Returns the rows of ``frames.npy`` behind :meth:`windows`, int64 ``[B, frames]``."""
-        which = np.asarray(indices, dtype=np.int64)
+        which = np.asarray(indices, dtype=np.int64)[:, None]
         inside = np.asarray(starts, dtype=np.int64)[:, None] + stride * np.arange(frames)
-        last = self.lengths[which][:, None] - 1
-        rows: IntArray = self._offsets[which][:, None] + np.minimum(inside, last)
-        return rows
+        return self.frames_at(which, np.minimum(inside, self.lengths[which] - 1))
+
+    def frames_at(self, indices: IntArray, inside: IntArray) -> ByteArray:
+        """Returns single frames by clip and place in it ``[...]``, uint8 ``[..., H, W, C]``."""
+        frames: ByteArray = self._frames[self._offsets[indices] + inside]
+        return frames
 
     def digest_of(self, index: int) -> bytes:
         """Returns a digest of one clip's pixels, to find duplicates."""

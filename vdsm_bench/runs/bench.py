@@ -130,8 +130,8 @@ class Bench:
         """Clips of held-out identity x action cells, for the judge's gate."""
         return self.clips(self.splits.cells)
 
-    def sampler(self, seed: int) -> ClipSampler:
-        """Returns the source of training batches of one seed."""
+    def sampler(self, seed: int, device: str = "cpu") -> ClipSampler:
+        """Returns the source of training batches of one seed, where they are wanted."""
         data = self.data
         return ClipSampler(
             self.store,
@@ -141,4 +141,5 @@ class Bench:
             image_size=data.image_size,
             seed=seed,
             purpose="data",
+            device=device,
         )

@@ -209,7 +209,7 @@ def _work(
     summary = Trainer(
         model,
         config.training,
-        bench.sampler(config.seed),
+        bench.sampler(config.seed, desk.device),
         folder=folder.path,
         seed=config.seed,
         device=desk.device,
