@@ -1,4 +1,4 @@
-"""The judge's card: how good it is on real clips it never saw, its gates, and its folder."""
+"""One judge in its folder: weights, and a card of what is known about it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,29 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from vdsm_bench.config import JudgeSettings, content_key
+from vdsm_bench.config import JudgeChoice, JudgeSettings, content_key
 from vdsm_bench.contracts import ClipShape, Factor, LabelledClips
 from vdsm_bench.errors import DataError, ProtocolError
-from vdsm_bench.evaluators.judge import JUDGE_VERSION, JudgeNetwork, NeuralJudge
+from vdsm_bench.evaluators.judge import JUDGE_VERSION, NeuralJudge
+from vdsm_bench.evaluators.judge_examination import (
+    CORRUPTIONS,
+    Calibration,
+    Examination,
+    clips_digest,
+    corrupted,
+    examine,
+    pixel_digests,
+)
+from vdsm_bench.evaluators.judge_networks import build_network
 from vdsm_bench.evaluators.judge_training import EpochProgress, TrainedJudge, train_judge
-from vdsm_bench.evaluators.pairs import check_labels
 from vdsm_bench.files import hold, read_json, sync_folder, write_bytes, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
@@ -29,18 +38,37 @@ _AGAIN = "rm -r {}   (the next run trains the judge anew)"
 
 
 @dataclass(frozen=True)
-class Examination:
-    """How a judge does on real clips it was not trained on.
+class JudgeClips:
+    """The real clips of one protocol: what judges learn from, and what examines them.
 
     Attributes:
-        n: clips.
-        accuracy: share of right labels per factor.
-        confusion: per factor, rows are labels, columns are answers, entries are clips.
+        train: nothing else is trained on.
+        validation: chooses the epoch.
+        test: held-out clips of the first gate and, corrupted, of the last.
+        cells: clips of identity x action cells that are not in ``train``, or None.
     """
 
-    n: int
-    accuracy: Mapping[str, float]
-    confusion: Mapping[str, Sequence[Sequence[int]]]
+    train: LabelledClips
+    validation: LabelledClips
+    test: LabelledClips
+    cells: LabelledClips | None = None
+
+    @cached_property
+    def train_digest(self) -> str:
+        """Digest of pixels and labels of the training clips."""
+        return clips_digest(self.train)
+
+    @cached_property
+    def leaks(self) -> Mapping[str, int]:
+        """Held-out clips that are, pixel for pixel, among those a judge learns from."""
+        seen = {*pixel_digests(self.train), *pixel_digests(self.validation)}
+        held_out = {"test": self.test, "cells": self.cells}
+        counts = {
+            name: sum(digest in seen for digest in pixel_digests(part))
+            for name, part in held_out.items()
+            if part is not None
+        }
+        return {name: count for name, count in counts.items() if count}
 
 
 @dataclass(frozen=True)
@@ -49,15 +77,17 @@ class JudgeCard:
 
     Attributes:
         version: :data:`~vdsm_bench.evaluators.judge.JUDGE_VERSION` it was trained by.
-        settings: its :class:`~vdsm_bench.config.JudgeSettings`.
+        settings: architecture, seed and what else it was trained by.
         shape: ``[T, C, H, W]`` of the training clips.
         factors: what it judges: name, kind, classes.
         unscorable: factors that are left out, with the reason.
         n_train: training clips.
+        train_digest: digest of pixels and labels of the training clips.
         epoch: the epoch that was kept, counted from 0.
         history: figures per epoch.
-        examinations: ``validation`` (chose the epoch), ``test`` and, where there are such clips,
-            ``cells`` (identity x action cells that were not trained on).
+        examinations: ``validation`` (chose the epoch), ``test``, where there are such clips
+            ``cells`` (identity x action cells that were not trained on), and the test clips
+            corrupted: ``blur``, ``resize``, ``shift``.
         weights_sha256: digest of the weights' file; filled in by :func:`save_judge`.
     """
 
@@ -67,103 +97,57 @@ class JudgeCard:
     factors: Sequence[Mapping[str, Any]]
     unscorable: Mapping[str, str]
     n_train: int
+    train_digest: str
     epoch: int
     history: Sequence[Mapping[str, float]]
     examinations: Mapping[str, Examination] = field(default_factory=dict)
     weights_sha256: str = ""
 
-
-def examine(judge: NeuralJudge, clips: LabelledClips, batch_size: int = 64) -> Examination:
-    """Judges labelled real clips.
-
-    Raises:
-        DataError: labels missing or out of range, or no clips.
-    """
-    n = check_labels(clips.labels, judge.factors, "examination of the judge")
-    guesses: dict[str, list[np.ndarray]] = {factor.name: [] for factor in judge.factors}
-    for start in range(0, n, batch_size):
-        rows = np.arange(start, min(start + batch_size, n), dtype=np.int64)
-        for name, values in judge.predict(clips.clips(rows)).items():
-            guesses[name].append(values.argmax(1))
-    accuracy, confusion = {}, {}
-    for factor in judge.factors:
-        guess, label = np.concatenate(guesses[factor.name]), clips.labels[factor.name]
-        table = np.zeros((len(factor.classes), len(factor.classes)), dtype=np.int64)
-        np.add.at(table, (label, guess), 1)
-        accuracy[factor.name] = float((guess == label).mean())
-        confusion[factor.name] = table.tolist()
-    return Examination(n, accuracy, confusion)
+    @property
+    def choice(self) -> JudgeChoice:
+        """Its architecture and seed."""
+        return JudgeChoice(self.settings["architecture"], self.settings["seed"])
 
 
-def gate(card: JudgeCard, settings: JudgeSettings) -> None:
-    """Lets a judge speak only if it is right on real clips it never saw.
-
-    Two gates: accuracy per factor on held-out test clips against ``floor``, and on identity x
-    action cells that were held out of its training against ``cells_floor`` (a judge whose action
-    head leans on the identity passes the first and fails the second).
-
-    Raises:
-        ProtocolError: a factor is below its floor; names gate, factor, value and floor.
-    """
-    for name, floor, key in (
-        ("test", settings.floor, "floor"),
-        ("cells", settings.cells_floor, "cells_floor"),
-    ):
-        found = card.examinations.get(name)
-        if found is None:
-            continue
-        failed = [
-            f"'{factor}' {value:.3f}" for factor, value in found.accuracy.items() if value < floor
-        ]
-        if failed:
-            raise ProtocolError(
-                f"The judge failed the {name} gate: {', '.join(failed)} on {found.n} real held-out "
-                f"clips, floor {floor:.3f}. Nothing is scored.",
-                hint="--set judge.epochs=30 (train it longer), or state a lower bar with "
-                f"--set judge.{key}=...",
-            )
-
-
-def judge_key(settings: JudgeSettings, data: Mapping[str, Any]) -> str:
+def judge_key(
+    settings: JudgeSettings, data: Mapping[str, Any], choice: JudgeChoice | None = None
+) -> str:
     """Returns the hash that names a judge's folder.
 
-    The floors are no part of it: a judge is the same judge whatever is asked of it.
+    Neither the floors nor its fellows are part of it: a judge is the same judge whatever is asked
+    of it, and whoever judges beside it.
 
     Args:
-        settings: the judge's settings.
+        settings: the judges' settings.
         data: JSON-able facts that fix the training clips: dataset fingerprint, split, size, frames.
+        choice: architecture and seed; the first of the settings if None.
     """
-    trained_by = settings.model_dump(exclude={"floor", "cells_floor"})
+    trained_by = settings.training(choice or settings.choices[0])
     return content_key({"version": JUDGE_VERSION, "settings": trained_by, "data": dict(data)})
 
 
 def obtain_judge(
     folder: Path,
+    clips: JudgeClips,
     *,
-    train: LabelledClips,
-    validation: LabelledClips,
-    test: LabelledClips,
     factors: Sequence[Factor],
     settings: JudgeSettings,
-    cells: LabelledClips | None = None,
+    choice: JudgeChoice | None = None,
     unscorable: Mapping[str, str] | None = None,
     device: torch.device | str = "cpu",
     progress: EpochProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> tuple[NeuralJudge, JudgeCard]:
-    """Loads the judge of a folder, or trains, examines and saves it there; then asks the gates.
+    """Loads the judge of a folder, or trains, examines and saves it there; asks no gate.
 
-    A judge that fails its gate is kept with its card, so that it can be looked at and the refusal
-    costs nothing the second time. Of two processes one trains, the other waits and loads.
+    Of two processes one trains, the other waits and loads.
 
     Args:
         folder: ``<runs>/judges/<dataset>/<protocol>-<hash8>``, see :func:`judge_key`.
-        train: real training clips; nothing else is trained on.
-        validation: chooses the epoch.
-        test: held-out real clips of the first gate.
+        clips: what it learns from and is examined on.
         factors: the dataset's factors.
-        settings: the judge's settings.
-        cells: clips of identity x action cells that are not in ``train``, or None.
+        settings: the judges' settings.
+        choice: architecture and seed; the first of the settings if None.
         unscorable: factors that cannot be judged, with the reason.
         device: where it runs.
         progress: called after every epoch.
@@ -171,58 +155,78 @@ def obtain_judge(
 
     Raises:
         DataError: damaged judge folder, or labels that do not fit the clips.
-        ProtocolError: the judge failed a gate.
+        ProtocolError: a held-out clip is among the clips it learns from, or the judge that lies
+            there learnt from other clips than ``clips.train``.
     """
     with hold(folder, f"the judge {folder}", say=say):
         if folder.exists():
             judge, card = load_judge(folder, device)
-        else:
-            for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a killed run
-                shutil.rmtree(leftover, ignore_errors=True)
-            left_out = dict(unscorable or {})
-            trained = train_judge(
-                train,
-                validation,
-                factors=[factor for factor in factors if factor.name not in left_out],
-                settings=settings,
-                device=device,
-                progress=progress,
+            _refuse_another_school(card, clips, folder)
+            return judge, card
+        for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a killed run
+            shutil.rmtree(leftover, ignore_errors=True)
+        if clips.leaks:
+            counts = ", ".join(f"{count} of '{name}'" for name, count in clips.leaks.items())
+            raise ProtocolError(
+                f"The judge failed the disjoint gate: held-out clips ({counts}) are training or "
+                "validation clips, pixel for pixel. Nothing is scored.",
+                hint="vdsm-bench data check NAME   (which clips, and under which split)",
             )
-            judge = trained.judge
-            card = _card(trained, settings, len(train), left_out, validation, test, cells)
-            save_judge(judge, card, folder)
-    gate(card, settings)
-    return judge, card
+        left_out = dict(unscorable or {})
+        choice = choice or settings.choices[0]
+        trained = train_judge(
+            clips.train,
+            clips.validation,
+            factors=[factor for factor in factors if factor.name not in left_out],
+            settings=settings,
+            choice=choice,
+            device=device,
+            progress=progress,
+        )
+        card = _card(trained, settings.training(choice), clips, left_out)
+        return trained.judge, save_judge(trained.judge, card, folder)
+
+
+def _refuse_another_school(card: JudgeCard, clips: JudgeClips, folder: Path) -> None:
+    """Lets no judge speak that learnt from anything but this protocol's training clips."""
+    if card.train_digest != clips.train_digest:
+        raise ProtocolError(
+            f"The judge {folder} failed the training gate: the {card.n_train} clips it learnt from "
+            f"are not the {len(clips.train)} training clips of this protocol. Nothing is scored.",
+            hint=_again(folder),
+        )
 
 
 def _card(
     trained: TrainedJudge,
-    settings: JudgeSettings,
-    n_train: int,
+    settings: Mapping[str, Any],
+    clips: JudgeClips,
     unscorable: Mapping[str, str],
-    validation: LabelledClips,
-    test: LabelledClips,
-    cells: LabelledClips | None,
 ) -> JudgeCard:
     judge, shape = trained.judge, trained.judge.shape
-    asked = {"validation": validation, "test": test, "cells": cells}
+    asked = {"validation": clips.validation, "test": clips.test, "cells": clips.cells}
+    asked |= {name: corrupted(clips.test, name) for name in CORRUPTIONS}
     return JudgeCard(
         version=JUDGE_VERSION,
-        settings=settings.model_dump(),
+        settings=settings,
         shape=[shape.frames, shape.channels, shape.height, shape.width],
         factors=[asdict(factor) for factor in judge.factors],
         unscorable=unscorable,
-        n_train=n_train,
+        n_train=trained.n_train,
+        train_digest=trained.train_digest,
         epoch=trained.epoch,
         history=trained.history,
         examinations={
-            name: examine(judge, clips) for name, clips in asked.items() if clips is not None
+            name: examine(judge, part) for name, part in asked.items() if part is not None
         },
     )
 
 
-def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> None:
+def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> JudgeCard:
     """Writes weights and card; the folder appears whole or not at all.
+
+    Returns:
+        The card as it was written, with the digest of the weights.
 
     Raises:
         DataError: the folder exists.
@@ -232,8 +236,7 @@ def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        state = {key: value.cpu().contiguous() for key, value in judge.network.state_dict().items()}
-        weights = save(state)
+        weights = weights_of(judge)
         card = replace(card, weights_sha256=_digest(weights))
         write_bytes(temporary / _WEIGHTS, weights)
         write_json(temporary / _CARD, asdict(card))
@@ -243,6 +246,13 @@ def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    return card
+
+
+def weights_of(judge: NeuralJudge) -> bytes:
+    """Returns the weights as the content of a safetensors file."""
+    state = judge.network.state_dict()
+    return save({key: value.cpu().contiguous() for key, value in state.items()})
 
 
 def load_card(folder: Path) -> JudgeCard:
@@ -255,7 +265,7 @@ def load_card(folder: Path) -> JudgeCard:
     try:
         content = read_json(path)
         examinations = {
-            name: Examination(**found) for name, found in content.pop("examinations").items()
+            name: _examination(found) for name, found in content.pop("examinations").items()
         }
         card = JudgeCard(**content, examinations=examinations)
     except (DataError, TypeError, KeyError, AttributeError) as error:
@@ -268,6 +278,11 @@ def load_card(folder: Path) -> JudgeCard:
             hint=_again(folder),
         )
     return card
+
+
+def _examination(found: dict[str, Any]) -> Examination:
+    calibration = {name: Calibration(**values) for name, values in found.pop("calibration").items()}
+    return Examination(**found, calibration=calibration)
 
 
 def load_judge(folder: Path, device: torch.device | str = "cpu") -> tuple[NeuralJudge, JudgeCard]:
@@ -284,11 +299,10 @@ def load_judge(folder: Path, device: torch.device | str = "cpu") -> tuple[Neural
             raise ValueError("they are not the ones its card was written for")
         shape = ClipShape(*card.shape)
         with torch.random.fork_rng(devices=[]):  # loading a judge moves no global generator
-            network = JudgeNetwork(
+            network = build_network(
+                card.settings["architecture"],
                 [Factor(f["name"], f["kind"], tuple(f["classes"])) for f in card.factors],
-                channels=shape.channels,
-                height=shape.height,
-                width=shape.width,
+                shape,
                 base=card.settings["width"],
             )
         network.load_state_dict(load(weights))
@@ -298,6 +312,31 @@ def load_judge(folder: Path, device: torch.device | str = "cpu") -> tuple[Neural
             f"The judge's weights {path} do not load: {first}.", hint=_again(folder)
         ) from error
     return NeuralJudge(network, shape, torch.device(device)), card
+
+
+def retrains_alike(
+    card: JudgeCard,
+    clips: JudgeClips,
+    settings: JudgeSettings,
+    *,
+    device: torch.device | str = "cpu",
+    progress: EpochProgress | None = None,
+) -> bool:
+    """Trains a judge anew and says whether its weights are those of the card, bit for bit.
+
+    It is the proof that a judge learnt from the training clips and nothing else; the same
+    machine and libraries give the same bits, another machine need not.
+    """
+    trained = train_judge(
+        clips.train,
+        clips.validation,
+        factors=[Factor(f["name"], f["kind"], tuple(f["classes"])) for f in card.factors],
+        settings=settings,
+        choice=card.choice,
+        device=device,
+        progress=progress,
+    )
+    return _digest(weights_of(trained.judge)) == card.weights_sha256
 
 
 def _digest(content: bytes) -> str:

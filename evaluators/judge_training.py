@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vdsm_bench.config import JudgeSettings
+from vdsm_bench.config import JudgeChoice, JudgeSettings
 from vdsm_bench.contracts import ClipShape, Factor, Integers, LabelledClips, check_clip
 from vdsm_bench.errors import DataError, DivergedError, ProtocolError
-from vdsm_bench.evaluators.judge import JudgeNetwork, NeuralJudge
+from vdsm_bench.evaluators.judge import NeuralJudge
+from vdsm_bench.evaluators.judge_examination import clips_digest
+from vdsm_bench.evaluators.judge_networks import JudgeNetwork, build_network
 from vdsm_bench.evaluators.pairs import check_labels
 from vdsm_bench.seeding import derive_seed, generator
 
@@ -32,11 +34,15 @@ class TrainedJudge:
         judge: the network of the best epoch.
         history: figures per epoch: training loss, validation loss and mean accuracy.
         epoch: the epoch that was kept, counted from 0.
+        n_train: clips it was trained on.
+        train_digest: digest of their pixels and labels.
     """
 
     judge: NeuralJudge
     history: tuple[Mapping[str, float], ...]
     epoch: int
+    n_train: int
+    train_digest: str
 
 
 def train_judge(
@@ -45,6 +51,7 @@ def train_judge(
     *,
     factors: Sequence[Factor],
     settings: JudgeSettings,
+    choice: JudgeChoice | None = None,
     device: torch.device | str = "cpu",
     progress: EpochProgress | None = None,
 ) -> TrainedJudge:
@@ -57,7 +64,8 @@ def train_judge(
         train: real training clips.
         validation: real clips that choose the epoch.
         factors: what is judged; leave out factors that cannot be scored.
-        settings: epochs, batch size, learning rate, width, seed.
+        settings: epochs, batch size, learning rate, width.
+        choice: architecture and seed; the first of the settings if None.
         device: where it is trained.
         progress: called after every epoch.
 
@@ -76,18 +84,14 @@ def train_judge(
     check_clip(first, "judge, training clips")
     shape = ClipShape(*first.shape[1:])
     device = torch.device(device)
+    choice = choice or settings.choices[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(settings.seed, "judge", "init"))
-        network = JudgeNetwork(
-            factors,
-            channels=shape.channels,
-            height=shape.height,
-            width=shape.width,
-            base=settings.width,
-        ).to(device)
-    history, best, epoch = _fit(network, train, validation, settings, device, progress)
+        torch.manual_seed(derive_seed(choice.seed, "judge", "init"))
+        network = build_network(choice.architecture, factors, shape, base=settings.width).to(device)
+    history, best, epoch = _fit(network, train, validation, settings, choice.seed, progress)
     network.load_state_dict(best)
-    return TrainedJudge(NeuralJudge(network, shape, device), tuple(history), epoch)
+    judge = NeuralJudge(network, shape, device)
+    return TrainedJudge(judge, tuple(history), epoch, n, clips_digest(train))
 
 
 def augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
@@ -130,17 +134,18 @@ def _fit(
     train: LabelledClips,
     validation: LabelledClips,
     settings: JudgeSettings,
-    device: torch.device,
+    seed: int,
     progress: EpochProgress | None,
 ) -> tuple[list[Mapping[str, float]], dict[str, Tensor], int]:
     batches = math.ceil(len(train) / settings.batch_size)
+    device = next(network.parameters()).device
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(settings.epochs * batches))
     history: list[Mapping[str, float]] = []
     best: dict[str, Tensor] = {}
     mark, kept = (-1.0, -math.inf), 0
     for epoch in range(settings.epochs):
-        rng = generator(settings.seed, "judge", "epoch", epoch)
+        rng = generator(seed, "judge", "epoch", epoch)
         network.train()
         total = 0.0
         for rows in np.array_split(rng.permutation(len(train)), batches):

@@ -170,5 +170,5 @@ def evaluate_ceiling(judge: Judge, request: EvaluationRequest) -> Evaluation:
     real = judged(judge, request.test.clips, len(request.test), request.batch_size)
     result = Evaluation()
     transferred = transferred_reality(real, request.pairs, request.factors)
-    result.add(findings(request, real, real, transferred), Accuracies.metrics, "real-data ceiling")
+    result.add(findings(request, real, real, transferred), Accuracies.metrics, "real-test ceiling")
     return result

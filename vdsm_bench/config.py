@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vdsm_bench.errors import UsageError, suggest
 from vdsm_bench.notation import merge, parse_instance
@@ -79,26 +80,65 @@ class StageSettings(Settings):
     cool_down: float = Field(0.0, ge=0, le=1)
 
 
+@dataclass(frozen=True)
+class JudgeChoice:
+    """One judge of several: its architecture and its seed."""
+
+    architecture: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """``cnn-gru seed 0``: how it is called in messages."""
+        return f"{self.architecture} seed {self.seed}"
+
+
 class JudgeSettings(Settings):
-    """How the judge is trained and when it may speak.
+    """How the judges are trained and when they may speak.
+
+    There is one judge per architecture and seed; each has to pass every gate, and scores are
+    means over them.
 
     Attributes:
+        architectures: ``cnn-gru`` (frame CNN and recurrent net) and ``cnn-3d``.
+        seeds: the judges' own seeds, the same for every model they judge.
         epochs: passes over the training clips; the best epoch on validation clips is kept.
         batch_size: clips per step.
         learning_rate: Adam's.
         width: channels of the first convolution.
-        floor: least accuracy per factor on held-out real clips; below it the protocol refuses.
+        floor: least accuracy per factor on held-out real clips, over clips and as a mean over
+            classes; below it the protocol refuses.
         cells_floor: the same on clips of identity x action cells it never saw.
-        seed: the judge's own seed, the same for every model it judges.
+        corruptions_floor: least accuracy per factor on held-out real clips that were blurred,
+            made coarse or shifted a little.
     """
 
+    architectures: list[Literal["cnn-gru", "cnn-3d"]] = Field(["cnn-gru"], min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     width: int = Field(32, ge=1)
     floor: float = Field(0.9, ge=0, le=1)
     cells_floor: float = Field(0.8, ge=0, le=1)
-    seed: int = 0
+    corruptions_floor: float = Field(0.8, ge=0, le=1)
+
+    @field_validator("architectures", "seeds")
+    @classmethod
+    def _none_twice(cls, values: list[Any]) -> list[Any]:
+        if len(set(values)) != len(values):
+            raise ValueError("none may be named twice")
+        return values
+
+    @property
+    def choices(self) -> list[JudgeChoice]:
+        """Every judge there is to be: the architectures in turn, each with every seed."""
+        return [JudgeChoice(name, seed) for name in self.architectures for seed in self.seeds]
+
+    def training(self, choice: JudgeChoice) -> dict[str, Any]:
+        """Returns what one judge is trained by; the floors and its fellows are no part of it."""
+        shared = self.model_dump(include={"epochs", "batch_size", "learning_rate", "width"})
+        return {**shared, "architecture": choice.architecture, "seed": choice.seed}
 
 
 class EvaluationSettings(Settings):

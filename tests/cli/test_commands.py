@@ -62,7 +62,7 @@ def test_several_seeds_become_one_row(capsys):
     assert (row["seeds"], row["n_seeds"]) == ("0 1", 2)
     assert row["mse_spread"] > 0
     table = call(capsys, "leaderboard").out
-    for wanted in ("smoke ×2", "real-data", "copy-motion-clip", "chance-majority", "diverged"):
+    for wanted in ("smoke ×2", "real-test", "copy-motion-clip", "chance-majority", "diverged"):
         assert wanted in table
     quoted = call(capsys, "leaderboard", "--reported").out
     assert "not comparable" in quoted
@@ -142,6 +142,30 @@ def test_the_judge_is_trained_shown_and_shared(capsys):
     shown = call(capsys, "judge", "show", "toy-squares").out
     assert "accuracy on real clips" in shown
     assert card["key"] in shown
+
+
+def test_the_audit_asks_several_judges_and_refuses_floors_that_refuse_nobody(capsys):
+    audit = ("judge", "audit", "toy-squares", "--preset", "smoke", "--model", "toy",
+             "--set", "judge.seeds=[0]", "--retrain")  # fmt: skip
+    answer = call(capsys, *audit, "--json", expect=6)
+    found = json.loads(answer.out)
+    assert found["trusted"] is False
+    assert list(found["judge"]["judges"]) == ["cnn-gru seed 0", "cnn-3d seed 0"]
+    checks = {check["name"]: check["passed"] for check in found["checks"]}
+    assert checks["a constant judge at gate test"] is False
+    assert checks["cnn-3d seed 0, trained anew"] is True
+    assert [row["name"] for row in found["controls"]][:2] == ["real-test", "copy-identity-clip"]
+    assert "cannot be trusted" in answer.err
+    assert "a constant judge" in answer.err
+    told = call(capsys, *audit, expect=6)
+    assert "can be trusted: no" in told.out
+    assert "judge toy-squares" not in told.err  # the judges were there
+    shown = call(capsys, "judge", "show", "toy-squares").out
+    assert "agreement" in shown
+    assert "architecture: cnn-3d" in shown
+    rows = json.loads(call(capsys, "leaderboard", "--json").out)
+    protocols = {row["protocol"] for row in rows if row["model"] == "real-test"}
+    assert found["judge"]["key"] in protocols
 
 
 def test_data_is_listed_checked_and_previewed(capsys, tmp_path, data_dir):

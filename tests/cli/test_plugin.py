@@ -46,7 +46,7 @@ def test_what_another_package_declares_trains_and_gets_a_row(bench):
 
     (row, *controls) = csv.DictReader(io.StringIO(bench("leaderboard", "--csv").stdout))
     assert (row["slot"], row["dataset"], row["model"]) == ("native", "toy-squares", "toy")
-    assert {"real-data", "copy-identity-clip"} <= {control["model"] for control in controls}
+    assert {"real-test", "copy-identity-clip"} <= {control["model"] for control in controls}
 
 
 def test_a_wrong_argument_of_it_is_refused_with_a_suggestion(bench):

@@ -224,7 +224,7 @@ def test_controls_are_scored_once_and_made_again_when_damaged(bench, shared_runs
         if not path.parent.name.startswith(".")
     } & {path for path in shared_runs.glob("judges/*/*/controls-*.json") if _is_smoke(path)}
     rows = {row["name"]: row["scores"] for row in read_json(path)["rows"]}
-    assert list(rows)[0] == "real-data"
+    assert list(rows)[0] == "real-test"
     assert rows["copy-identity-clip"]["consistent_accuracy"]["value"] == 1.0
     for seed, damage in enumerate(("{", "{}", '{"rows": 3}', '{"rows": []}', '{"rows": [1]}')):
         path.write_text(damage)

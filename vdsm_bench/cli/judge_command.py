@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,10 +16,14 @@ from vdsm_bench.cli.context import (
     print_json,
 )
 
+if TYPE_CHECKING:
+    from vdsm_bench.runs.protocol import ScoringProtocol
+    from vdsm_bench.runs.reporting import Reporter
+
 
 @click.group("judge")
 def command() -> None:
-    """Train or show the judge of a dataset."""
+    """Train, show or audit the judges of a dataset."""
 
 
 def _protocol_options(function: F) -> F:
@@ -54,28 +59,61 @@ def train(
 ) -> None:
     """Train the judge of DATASET for a preset's clips, or reuse it."""
     from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.config import resolve
     from vdsm_bench.notation import parse_assignments
     from vdsm_bench.runs.judging import judge_of
 
-    config = resolve(
-        session.catalogue(),
-        model=model,
-        dataset=_used(dataset, session),
-        preset=preset,
-        layers=[parse_assignments(assignments)],
-    )
+    layers = [parse_assignments(assignments)]
     with reporter() as listener:
-        judge = judge_of(
-            session.catalogue(),
-            config,
-            runs_dir=session.runs_dir,
-            data_dir=session.data_dir,
-            device=device,
-            fresh=fresh,
-            reporter=listener,
-        )
+        protocol = _protocol(session, dataset, preset, model, layers, device, listener)
+        judge = judge_of(protocol, session.runs_dir, fresh=fresh, reporter=listener)
     _answer({"folder": str(judge.folder), **judge.summary()}, as_json)
+
+
+@command.command("audit")
+@_protocol_options
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--retrain",
+    is_flag=True,
+    help="Also train every judge anew: the proof that no held-out clip taught it.",
+)
+@json_option
+@pass_session
+def audit(
+    session: Session,
+    dataset: str,
+    preset: str,
+    model: str,
+    assignments: tuple[str, ...],
+    device: str,
+    retrain: bool,
+    as_json: bool,
+) -> None:
+    """Say whether the scores of DATASET can be trusted, before any model is trained.
+
+    Two architectures of judges, three seeds each (--set judge.architectures=[...] and
+    judge.seeds=[...] choose others), have to pass every gate, agree, and give every control the
+    score that is known beforehand. Exit code 6 where they do not.
+    """
+    from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.errors import ProtocolError
+    from vdsm_bench.notation import parse_assignments
+    from vdsm_bench.runs.judging import AUDIT_JUDGES, audit_of
+
+    layers = [AUDIT_JUDGES, parse_assignments(assignments)]
+    with reporter() as listener:
+        protocol = _protocol(session, dataset, preset, model, layers, device, listener)
+        found = audit_of(protocol, session.runs_dir, retrain=retrain, reporter=listener)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(_told(found))
+    failed = [check["name"] for check in found["checks"] if not check["passed"]]
+    if failed:
+        raise ProtocolError(
+            f"The protocol of {found['dataset']} cannot be trusted: {'; '.join(failed)}.",
+            hint=f"vdsm-bench judge show {dataset}   (the judges' cards)",
+        )
 
 
 @command.command("show")
@@ -83,7 +121,7 @@ def train(
 @json_option
 @pass_session
 def show(session: Session, dataset: str, as_json: bool) -> None:
-    """Show the cards of the judges of DATASET."""
+    """Show the cards of the judges of DATASET, and how they agree."""
     from vdsm_bench.errors import DataError
     from vdsm_bench.files import read_json
 
@@ -97,6 +135,48 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
     for path in cards:
         card = read_json(path)
         _answer({"folder": str(path.parent), **(card if as_json else _brief(card))}, as_json)
+    for path in sorted((session.runs_dir / "judges" / used).glob("[!.]*/panel.json")):
+        _answer({"folder": str(path.parent), **read_json(path)}, as_json)
+
+
+def _protocol(
+    session: Session,
+    dataset: str,
+    preset: str,
+    model: str,
+    layers: Sequence[Mapping[str, Any]],
+    device: str,
+    listener: Reporter,
+) -> ScoringProtocol:
+    from vdsm_bench.config import resolve
+    from vdsm_bench.runs.judging import open_protocol
+
+    used, table = _used(dataset, session), session.catalogue()
+    config = resolve(table, model=model, dataset=used, preset=preset, layers=layers)
+    return open_protocol(table, config, data_dir=session.data_dir, device=device, reporter=listener)
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    """Returns an audit as lines: the controls, then what was checked, then the verdict."""
+    columns = ("consistent_accuracy", "dynamic_accuracy", "identity_accuracy", "transfer_accuracy")
+    rows = {row["name"]: {c: row["scores"].get(c, {}).get("value") for c in columns}
+            for row in found["controls"]}  # fmt: skip
+    rows["(a constant judge)"] = {c: found["constant_judge"].get(c) for c in columns}
+    lines = [
+        f"{found['dataset']}: {len(found['judge']['judges'])} judges, {found['clips']} test clips, "
+        f"{found['pairs']} pairs",
+        "",
+        f"{'':22}" + "".join(f"{c.partition('_')[0]:>12}" for c in columns),
+    ]
+    for name, scores in rows.items():
+        values = ("–" if value is None else f"{value:.3f}" for value in scores.values())
+        lines.append(f"{name:22}" + "".join(f"{value:>12}" for value in values))
+    lines.append("")
+    for check in found["checks"]:
+        verdict = "ok" if check["passed"] else "FAILED"
+        lines.append(f"{verdict:7}{check['name']:55}{check['value']:7.3f}   {check['wanted']}")
+    answer = "yes" if found["trusted"] else "no"
+    return "\n".join([*lines, "", f"can be trusted: {answer}", f"folder: {found['folder']}"])
 
 
 def _used(dataset: str, session: Session) -> str:
@@ -114,6 +194,8 @@ def _brief(card: dict[str, Any]) -> dict[str, Any]:
         name: {"clips": found.get("n"), **found.get("accuracy", {})}
         for name, found in card.get("examinations", {}).items()
     }
+    test = card.get("examinations", {}).get("test", {}).get("calibration", {})
+    brief["expected calibration error"] = {name: found.get("ece") for name, found in test.items()}
     return brief
 
 

@@ -23,7 +23,7 @@ COMMANDS = {
     "status": "Show where every cell stands.",
     "transfer": "Write pictures of identity x motion swaps from a finished cell.",
     "data": "List, prepare, check and preview datasets.",
-    "judge": "Train or show the judge of a dataset.",
+    "judge": "Train, show or audit the judges of a dataset.",
     "list": "List the components of the zoo.",
     "show": "Show one component: defaults, stages, presets.",
     "doctor": "Check versions, device, disk and data.",

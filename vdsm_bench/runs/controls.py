@@ -19,7 +19,7 @@ from vdsm_bench.runs.cell import NO_NUMBER
 from vdsm_bench.runs.protocol import GatedJudge, ScoringProtocol, tool
 from vdsm_bench.runs.reporting import Reporter
 
-_CEILING = "The judge on the real clips themselves: the best any model can get."
+_CEILING = "The judge on the real test clips themselves: the best any model can get."
 _ORACLE = "The true transfers, drawn from the drawing parameters: about 1."
 
 
@@ -56,7 +56,7 @@ def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter)
     subjects: dict[str, Any] = tool(protocol.table, "make_controls")(bench.train)
     task = f"controls {bench.store.name}"
     ceiling = tool(protocol.table, "evaluate_ceiling")(judge.judge, protocol.request).as_json()
-    rows = [{"name": "real-data", "expected": _CEILING, **_scores(ceiling)}]
+    rows = [{"name": "real-test", "expected": _CEILING, **_scores(ceiling)}]
     for number, (name, subject) in enumerate(subjects.items()):
         reporter.progress(task, number, len(subjects), name)
         rows.append(
@@ -97,8 +97,13 @@ def oracle_outputs(protocol: ScoringProtocol) -> Outputs | None:
         "image_size": bench.data.image_size,
     }
 
+    drawn: dict[bytes, np.ndarray | None] = {}  # every judge is shown the same drawings
+
     def draw(identity_of: Integers, motion_of: Integers) -> np.ndarray | None:
-        return dataset.render_transfer(chosen[identity_of], chosen[motion_of], **window)
+        key = np.stack([identity_of, motion_of]).tobytes()
+        if key not in drawn:
+            drawn[key] = dataset.render_transfer(chosen[identity_of], chosen[motion_of], **window)
+        return drawn[key]
 
     first = request.pairs[:1]
     if draw(first[:, 0], first[:, 1]) is None:

@@ -37,7 +37,8 @@ def _describe(cell: Cell, runs_dir: Path, fresh: bool) -> dict[str, Any]:
             f"{stage.batch_size} clips{' in identity pairs' if stage.pairs else ''}"
             for name, stage in cell.config.training.items()
         },
-        "judge": f"{cell.config.judge.epochs} epochs, floor {cell.config.judge.floor}",
+        "judge": f"{', '.join(choice.label for choice in cell.config.judge.choices)}, "
+        f"{cell.config.judge.epochs} epochs, floor {cell.config.judge.floor}",
         "scored": f"{cell.config.evaluation.clips} clips, {cell.config.evaluation.pairs} pairs",
     }
 

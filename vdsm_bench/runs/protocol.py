@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.config import CellConfig, JudgeSettings
-from vdsm_bench.contracts import EvaluationRequest, Evaluator, Integers, Judge
+from vdsm_bench.config import CellConfig, JudgeSettings, content_key
+from vdsm_bench.contracts import EvaluationRequest, Evaluator, Integers
 from vdsm_bench.errors import VdsmBenchError
 from vdsm_bench.registry import Registry, import_target, split_part
 from vdsm_bench.runs.bench import Bench
@@ -22,31 +22,23 @@ from vdsm_bench.runs.reporting import Reporter
 
 @dataclass(frozen=True)
 class GatedJudge:
-    """A judge that passed its gates.
+    """The judges of a protocol, who passed their gates.
 
     Attributes:
-        judge: what predicts.
-        card: its card.
-        key: hash that names its folder.
-        folder: where weights, card and the controls' scores lie.
+        judge: who predicts: one or more judges.
+        card: what is known about them.
+        key: hash that names the folder.
+        folder: where the controls' scores lie; with one judge, beside its weights and card.
     """
 
-    judge: Judge
+    judge: Any
     card: Any
     key: str
     folder: Path
 
     def summary(self) -> dict[str, Any]:
-        """Returns what a row says of its judge: accuracies on real clips it never saw."""
-        accuracy = {
-            name: dict(examination.accuracy) for name, examination in self.card.examinations.items()
-        }
-        return {
-            "key": self.key,
-            "accuracy": accuracy,
-            "lowest_accuracy": min(accuracy["test"].values()),
-            "unscorable": dict(self.card.unscorable),
-        }
+        """Returns what a row says of its judges: accuracies on real clips they never saw."""
+        return {"key": self.key, **self.card.summary()}
 
 
 def tool(table: Registry, name: str) -> Any:
@@ -112,16 +104,34 @@ class ScoringProtocol:
         }
 
     @cached_property
-    def judge_hash(self) -> str:
-        """Hash of the judge: its settings and the clips it learns from."""
-        data = self.bench.data
+    def judge_keys(self) -> list[str]:
+        """Hash of every judge: how it is trained and the clips it learns from."""
+        data, settings = self.bench.data, self.judge_settings
         facts = {
             **self.bench.key,
             "image_size": data.image_size,
             "frames": data.frames,
             "stride": data.stride,
         }
-        return str(tool(self.table, "judge_key")(self.judge_settings, facts))
+        judge_key = tool(self.table, "judge_key")
+        return [judge_key(settings, facts, choice) for choice in settings.choices]
+
+    @property
+    def judge_hash(self) -> str:
+        """Hash of the judges together: the judge's own where there is one."""
+        keys = self.judge_keys
+        return keys[0] if len(keys) == 1 else content_key(keys)
+
+    @cached_property
+    def judge_clips(self) -> Any:
+        """What judges learn from and are examined on."""
+        bench = self.bench
+        return tool(self.table, "judge_clips")(
+            train=bench.train,
+            validation=bench.validation,
+            test=bench.test,
+            cells=bench.cells if len(bench.splits.cells) else None,
+        )
 
     @property
     def key(self) -> dict[str, Any]:
@@ -163,45 +173,47 @@ class ScoringProtocol:
         rows: Integers = tool(self.table, "choose_clips")(len(test), self.evaluation.clips)
         return test[rows]
 
-    def judge_folder(self, runs_dir: Path) -> Path:
-        """Returns ``<runs>/judges/<dataset>/<protocol>-<hash8>``."""
+    def judge_folder(self, runs_dir: Path, key: str | None = None) -> Path:
+        """Returns ``<runs>/judges/<dataset>/<protocol>-<hash8>``, of all judges or of one key."""
         data, rule = self.bench.data, self.bench.splits.rule
-        name = f"{rule}-{data.image_size}px-{data.frames}f-{self.judge_hash}"
+        name = f"{rule}-{data.image_size}px-{data.frames}f-{key or self.judge_hash}"
         return runs_dir / "judges" / self.bench.store.name / name
 
     def obtain_judge(self, runs_dir: Path, reporter: Reporter) -> GatedJudge:
-        """Loads the judge, or trains it; made once, shared by all cells.
+        """Loads the judges, or trains them; made once, shared by all cells.
 
         Raises:
-            ProtocolError: it failed a gate; nothing is scored.
-            DataError: its folder is damaged.
+            ProtocolError: one failed a gate; nothing is scored.
+            DataError: a folder is damaged.
         """
-        folder = self.judge_folder(runs_dir)
         for text in dict.fromkeys(self._left_out):
             reporter.say(text)
         name = f"judge {self.bench.store.name}"
-        if not folder.exists():
-            reporter.say(f"{name}: training it on real training clips (once)")
+        folders = [self.judge_folder(runs_dir, key) for key in self.judge_keys]
+        new = sum(not folder.exists() for folder in folders)
+        if new:
+            who = "it" if len(folders) == 1 else f"{new} of {len(folders)}"
+            reporter.say(f"{name}: training {who} on real training clips (once)")
 
-        def progress(done: int, total: int, figures: Mapping[str, float]) -> None:
+        def progress(who: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            task = name if len(folders) == 1 else f"{name}, {who}"
             reporter.progress(
-                name, done, total, " ".join(f"{key} {value:.3f}" for key, value in figures.items())
+                task, done, total, " ".join(f"{key} {value:.3f}" for key, value in figures.items())
             )
 
-        bench = self.bench
-        judge, card = tool(self.table, "obtain_judge")(
-            folder,
-            train=bench.train,
-            validation=bench.validation,
-            test=bench.test,
-            cells=bench.cells if len(bench.splits.cells) else None,
-            factors=bench.store.factors,
+        folder = self.judge_folder(runs_dir)
+        panel, card = tool(self.table, "obtain_panel")(
+            folders,
+            self.judge_clips,
+            panel_file=folder / "panel.json",
+            factors=self.bench.store.factors,
             unscorable=self.unscorable,
             settings=self.judge_settings,
             device=self.device,
             progress=progress,
+            say=reporter.say,
         )
-        return GatedJudge(judge, card, self.judge_hash, folder)
+        return GatedJudge(panel, card, self.judge_hash, folder)
 
     def evaluate(self, subject: Any, judge: GatedJudge, evaluators: Mapping[str, Evaluator]) -> Any:
         """Scores a model, a control or rendered outputs; see ``evaluators.suite.Evaluation``."""
