@@ -55,8 +55,13 @@ class NeuralJudge:
             )
         parts: dict[str, list[Tensor]] = {factor.name: [] for factor in self.factors}
         with torch.inference_mode():
-            for clip in clips.split(1):
-                clip = clip.to(self.device, torch.float32, copy=True).contiguous().clamp_(0, 1)
+            for place in range(len(clips)):
+                clip = (
+                    clips[place : place + 1]
+                    .to(self.device, torch.float32, copy=True)
+                    .contiguous()
+                    .clamp_(0, 1)
+                )
                 for name, logits in self.network(clip).items():
                     parts[name].append(torch.log_softmax(logits.double(), dim=1))
         found: dict[str, Floats] = {

@@ -30,6 +30,8 @@ _COLUMNS = (
     "identity_accuracy",
     "transfer_accuracy",
 )
+#: rows that show what is to be seen
+_TRUE = ("real-test", "label-oracle")
 _Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -115,7 +117,7 @@ def audit(
         *_empty(by_name, levels),
         *_oracle(by_name, settings.floor),
         *_headline(by_name, levels, settings.floor),
-        *_spreads(rows, settings.floor),
+        *_spreads(by_name, settings.floor),
     ]
     return {
         "checks": [asdict(check) for check in checks],
@@ -169,8 +171,10 @@ def _copies(rows: _Rows, floor: float) -> list[Check]:
 
 def _empty(rows: _Rows, levels: Mapping[str, Mapping[str, float]]) -> list[Check]:
     """What holds no motion, or nothing at all, cannot beat the best constant answer."""
-    asked = {"frozen-frame": ("dynamic_accuracy",)}
-    asked["mean-clip"] = ("dynamic_accuracy", "identity_accuracy")
+    asked: dict[str, tuple[str, ...]] = {
+        "frozen-frame": ("dynamic_accuracy",),
+        "mean-clip": ("dynamic_accuracy", "identity_accuracy"),
+    }
     return [
         _most(f"{name}: {column}", value, levels[column]["majority"] + _SLACK)
         for name, columns in asked.items()
@@ -182,32 +186,36 @@ def _oracle(rows: _Rows, floor: float) -> list[Check]:
     """Real clips, and the true transfers where they can be drawn, are recognised."""
     return [
         _least(f"{name}: {column}", value, floor)
-        for name in ("real-test", "label-oracle")
+        for name in _TRUE
         if name in rows
         for column, value in _values(rows[name], _COLUMNS).items()
     ]
 
 
 def _headline(rows: _Rows, levels: Mapping[str, Mapping[str, float]], floor: float) -> list[Check]:
-    """No control without a model in it may win transfer accuracy."""
-    names = [name for name in rows if name not in ("real-test", "label-oracle")]
+    """No control without a model in it may win transfer accuracy.
+
+    A frozen frame has all of the identity, and the action of the best constant answer.
+    """
+    names = [name for name in rows if name not in _TRUE]
     values = [_values(rows[name], ("transfer_accuracy",)) for name in names]
     known = [value["transfer_accuracy"] for value in values if value]
     if not known:
         return []
-    bound = max(1 - floor, levels["transfer_accuracy"]["majority"] + _SLACK)
+    bound = max(1 - floor, levels["dynamic_accuracy"]["majority"] + _SLACK)
     return [_most("transfer_accuracy of the best control", max(known), bound)]
 
 
-def _spreads(rows: Sequence[Mapping[str, Any]], floor: float) -> list[Check]:
+def _spreads(rows: _Rows, floor: float) -> list[Check]:
+    """What is there to be seen, every judge sees; what is not, each may guess in its own way."""
     wanted = {f"{column}_judge_spread" for column in _COLUMNS}
     known = [
         line["value"]
-        for row in rows
-        for line in row["long"]
+        for name in (*_TRUE, "copy-identity-clip", "copy-motion-clip")
+        for line in rows.get(name, {"long": ()})["long"]
         if line["metric"] in wanted and line["factor"] == "all" and "value" in line
     ]
-    name = "spread over the judges, any control's accuracy"
+    name = "spread over the judges, real, true and copied clips"
     return [_most(name, max(known), 1 - floor)] if known else []
 
 

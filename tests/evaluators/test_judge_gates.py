@@ -1,6 +1,7 @@
 """Examinations with known answers, and the gates that no poor judge may pass."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from vdsm_bench.evaluators.judge_examination import (
     examine,
 )
 from vdsm_bench.evaluators.judge_gates import ask_gates, gates
+from vdsm_bench.optional import import_with_torchvision
 
 
 def sure(probability, right):
@@ -43,7 +45,9 @@ def test_the_calibration_error_of_known_answers():
 
 
 def test_the_calibration_error_is_that_of_torchmetrics():
-    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics imports pkg_resources on some machines
+        metrics = import_with_torchvision("torchmetrics.functional.classification")
     rng = np.random.default_rng(0)
     confidence, right = rng.uniform(0.5, 1, 500), rng.random(500) < 0.7
     expected = metrics.binary_calibration_error(
