@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -236,29 +236,21 @@ def combine(found: Sequence[Findings]) -> Findings:
     score that one judge could not give nobody gives, with that judge's reason.
     """
     first = found[0]
-    scores = {name: _mean([each.scores[name] for each in found]) for name in first.scores}
-    long = [
-        FactorScore(row.metric, row.factor, _mean([each.long[place].score for each in found]))
-        for place, row in enumerate(first.long)
-    ]
-    columns = [
-        FactorScore(_spread_of(name), ALL, _spread([each.scores[name] for each in found]))
-        for name in scores
-    ]
-    rows = [
-        FactorScore(
-            _spread_of(row.metric), row.factor, _spread([each.long[place].score for each in found])
-        )
-        for place, row in enumerate(first.long)
-    ]
+    columns = {name: [each.scores[name] for each in found] for name in first.scores}
+    tables = [{(row.metric, row.factor): row.score for row in each.long} for each in found]
+    nothing = Score(None, reason="not every judge gave it")
+    rows = {key: [table.get(key, nothing) for table in tables] for key in tables[0]}
+    spreads = {(_spread_of(name), ALL): _spread(scores) for name, scores in columns.items()}
+    spreads |= {(_spread_of(metric), f): _spread(scores) for (metric, f), scores in rows.items()}
+    long = {key: _mean(scores) for key, scores in rows.items()}
+    long |= {key: score for key, score in spreads.items() if score.value is not None}
     return Findings(
-        scores=scores,
-        long=[*long, *_unique([*columns, *rows])],
+        scores={name: _mean(scores) for name, scores in columns.items()},
+        long=[FactorScore(metric, factor, score) for (metric, factor), score in long.items()],
         chance={
-            name: {
-                kind: statistics.fmean(each.chance[name][kind] for each in found) for kind in levels
-            }
+            name: {kind: _average([each.chance[name][kind] for each in having]) for kind in levels}
             for name, levels in first.chance.items()
+            if (having := [each for each in found if name in each.chance])
         },
         histogram={
             name: {
@@ -275,27 +267,17 @@ def _spread_of(metric: str) -> str:
     return f"{metric}_judge_spread"
 
 
-def _unique(rows: Iterable[FactorScore]) -> list[FactorScore]:
-    """Leaves out what has no value, and the second of two rows of one name."""
-    found = {(row.metric, row.factor): row for row in rows if row.score.value is not None}
-    return list(found.values())
-
-
 def _mean(scores: Sequence[Score]) -> Score:
     empty = next((score for score in scores if score.value is None), None)
     if empty is not None:
         return empty
-    return Score(
-        _average([score.value for score in scores]),
-        _average([score.low for score in scores]),
-        _average([score.high for score in scores]),
-        scores[0].n,
-    )
+    ends = [[s.low for s in scores], [s.high for s in scores]]
+    low, high = (_average(end) if None not in end else None for end in ends)
+    return Score(_average([score.value for score in scores]), low, high, scores[0].n)
 
 
-def _average(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _average(values: Sequence[float | None]) -> float:
+    return statistics.fmean(value for value in values if value is not None)
 
 
 def _spread(scores: Sequence[Score]) -> Score:

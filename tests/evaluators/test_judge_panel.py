@@ -8,7 +8,14 @@ import pytest
 
 from tests.evaluators import toy
 from vdsm_bench.config import JudgeSettings
-from vdsm_bench.contracts import Evaluator, FactorScore, Findings, MetricInfo, Score
+from vdsm_bench.contracts import (
+    Evaluator,
+    FactorScore,
+    Findings,
+    LabelledClips,
+    MetricInfo,
+    Score,
+)
 from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators import suite
 from vdsm_bench.evaluators.accuracies import Accuracies
@@ -141,6 +148,31 @@ def test_a_score_is_the_mean_over_the_judges_with_their_spread(obtained, control
     assert 0 <= long["accuracies_judge_agreement", "action"].value <= 1
     shown = found.histogram["transferred"]["action"]
     assert sum(shown) == 4 * len(request_.pairs)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_batch_size_changes_no_digit_of_a_control(batch_size, judge, controls, request_):
+    other = dataclasses.replace(request_, batch_size=batch_size)
+    for control in controls.values():
+        found = evaluate(control, Panel((judge,)), other, {"accuracies": Accuracies()})
+        same = evaluate(control, Panel((judge,)), request_, {"accuracies": Accuracies()})
+        assert found.as_json() == same.as_json()
+
+
+def test_the_order_of_clips_and_pairs_changes_no_share(obtained, controls, request_):
+    rng = np.random.default_rng(5)
+    order = rng.permutation(len(request_.test))
+    test = LabelledClips(
+        lambda rows: request_.test.clips(order[rows]),
+        {name: labels[order] for name, labels in request_.test.labels.items()},
+    )
+    pairs = rng.permutation(np.argsort(order)[request_.pairs])
+    shuffled = dataclasses.replace(request_, test=test, pairs=pairs)
+    for control in (controls["frozen-frame"], controls["copy-motion-clip"]):
+        found = evaluate(control, obtained[0], shuffled, {"accuracies": Accuracies()})
+        same = evaluate(control, obtained[0], request_, {"accuracies": Accuracies()})
+        values = {name: score.value for name, score in same.scores.items()}
+        assert {name: score.value for name, score in found.scores.items()} == values
 
 
 def test_an_evaluator_that_asks_no_judge_is_asked_once(obtained, controls, request_):
