@@ -96,7 +96,7 @@ def histogram(said: Said, factors: Sequence[Factor]) -> dict[str, list[int]]:
 def transferred_reality(
     real: Said, pairs: Integers, factors: Sequence[Factor]
 ) -> dict[str, Integers]:
-    """Puts together what the judge says of the real clips of every pair: the real-data ceiling.
+    """Puts together what the judge says of the real clips of every pair: the real-test ceiling.
 
     Static factors as judged on A, dynamic ones as judged on B; no transfer can be expected to be
     judged better than the real clips themselves.

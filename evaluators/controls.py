@@ -1,7 +1,7 @@
 """Controls: subjects whose scores are known beforehand; a score that a control wins is no headline.
 
 Each has the face of a model for scoring, ``reconstruct(clip)`` and ``transfer(identity_of,
-motion_of)``, and says what it must score. The real-data ceiling is
+motion_of)``, and says what it must score. The real-test ceiling is
 :func:`vdsm_bench.evaluators.suite.evaluate_ceiling`; a label oracle is scored as
 :class:`vdsm_bench.evaluators.outputs.RenderedOutputs`.
 """

@@ -16,7 +16,7 @@ from vdsm_bench.cli.context import Session, json_option, note, pass_session, pri
 def command(
     session: Session, as_csv: bool, everything: bool, reported: bool, as_json: bool
 ) -> None:
-    """Show the scores of all cells, with controls and the real-data ceiling."""
+    """Show the scores of all cells, with controls and the real-test ceiling."""
     from vdsm_bench.boards.leaderboard import leaderboard, reported_row, to_csv
 
     rows = leaderboard(session.runs_dir)
