@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
@@ -217,7 +217,9 @@ def evaluate_ceiling(judge: Panel | Judge, request: EvaluationRequest) -> suite.
     found = [suite.evaluate_ceiling(member, request) for member in _members(judge)]
     if len(found) == 1:
         return found[0]
-    whole = combine([Findings(f.scores, f.long, f.chance, f.histogram, f.notes) for f in found])
+    whole = combine(
+        [Findings(f.scores, f.long, f.chance, f.histogram, f.notes, f.per_pair) for f in found]
+    )
     result = suite.Evaluation()
     result.add(whole, list(found[0].metrics.values()), "real-test ceiling")
     return result
@@ -232,7 +234,8 @@ def _members(judge: Panel | Judge | None) -> tuple[Judge, ...]:
 def combine(found: Sequence[Findings]) -> Findings:
     """Puts the findings of several judges about one subject together.
 
-    Scores and interval ends are means over the judges, chance levels too, histograms sums. A
+    Scores, interval ends, chance levels and values per pair are means over the judges, histograms
+    sums. A
     score that one judge could not give nobody gives, with that judge's reason.
     """
     first = found[0]
@@ -260,6 +263,11 @@ def combine(found: Sequence[Findings]) -> Findings:
             for name, counts in first.histogram.items()
         },
         notes=list(dict.fromkeys(note for each in found for note in each.notes)),
+        per_pair={
+            name: np.mean([each.per_pair[name] for each in found], axis=0)
+            for name in first.per_pair
+            if all(name in each.per_pair for each in found)
+        },
     )
 
 
@@ -273,7 +281,12 @@ def _mean(scores: Sequence[Score]) -> Score:
         return empty
     ends = [[s.low for s in scores], [s.high for s in scores]]
     low, high = (_average(end) if None not in end else None for end in ends)
-    return Score(_average([score.value for score in scores]), low, high, scores[0].n)
+    value, n = _average([score.value for score in scores]), scores[0].n
+    groups = [score.by_identity for score in scores if score.by_identity is not None]
+    if len(groups) < len(scores):
+        return Score(value, low, high, n)
+    by_identity = (_average([group[0] for group in groups]), _average([g[1] for g in groups]))
+    return Score(value, low, high, n, by_identity=by_identity)
 
 
 def _average(values: Sequence[float | None]) -> float:
@@ -339,6 +352,4 @@ class _ByEveryJudge(Evaluator):
             FactorScore(f"{self._name}_judge_agreement", factor, Score(shares["all"], n=n))
             for factor, shares in agree([each.said() for each in heard]).items()
         ]
-        return Findings(
-            whole.scores, [*whole.long, *agreement], whole.chance, whole.histogram, whole.notes
-        )
+        return replace(whole, long=[*whole.long, *agreement])

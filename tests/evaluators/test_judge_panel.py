@@ -143,6 +143,15 @@ def test_a_score_is_the_mean_over_the_judges_with_their_spread(obtained, control
         low = statistics.fmean(each.scores[column].low for each in members)
         assert found.scores[column].low == pytest.approx(low)
         assert found.scores[column].n == members[0].scores[column].n
+        ends = [each.scores[column].by_identity for each in members]
+        if None not in ends:
+            expected = tuple(statistics.fmean(side) for side in zip(*ends, strict=True))
+            assert found.scores[column].by_identity == pytest.approx(expected)
+    for column, values in found.per_pair.items():
+        np.testing.assert_allclose(
+            values, np.mean([each.per_pair[column] for each in members], axis=0)
+        )
+    assert "dynamic_accuracy" in found.per_pair
     assert found.scores["mse"] == members[0].scores["mse"]
     assert ("mse_judge_spread", "all") not in long  # no judge was asked
     assert 0 <= long["accuracies_judge_agreement", "action"].value <= 1
