@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -66,6 +66,16 @@ def check_labels(labels: Mapping[str, Integers], factors: Sequence[Factor], wher
     return int(lengths.pop())
 
 
+def telling_factors(factors: Sequence[Factor], unscorable: Container[str]) -> list[Factor]:
+    """Returns the factors in which pairs have to differ: those a judge can tell, of either kind.
+
+    Two pictures of one digit are two identities, but where the judge reads the digit alone, a copy
+    of B would pass for the identity of A. Where no factor of a kind can be judged, all of it count.
+    """
+    told = {factor.kind for factor in factors if factor.name not in unscorable}
+    return [f for f in factors if f.name not in unscorable or f.kind not in told]
+
+
 def choose_clips(n: int, count: int) -> Integers:
     """Chooses at most ``count`` of n clips, evenly likely, in ascending order; always the same."""
     if n <= count:
@@ -92,7 +102,8 @@ def pair_list(labels: Mapping[str, Integers], factors: Sequence[Factor], count: 
 
     Args:
         labels: class indices ``[N]`` per factor.
-        factors: the dataset's factors; identity is all static ones, action all dynamic ones.
+        factors: the factors that tell clips apart, see :func:`telling_factors`; identity is all
+            static ones, action all dynamic ones.
         count: wanted length; fewer where fewer exist.
 
     Returns:
@@ -117,7 +128,8 @@ def pair_list(labels: Mapping[str, Integers], factors: Sequence[Factor], count: 
     strata = [rows for rows in strata if len(rows)]
     if not strata:
         raise ProtocolError(
-            "No two test clips differ in both identity and action; transfers cannot be scored.",
+            "No two test clips differ in both identity and action "
+            f"({', '.join(factor.name for factor in factors)}); transfers cannot be scored.",
             hint="hold out more clips, or choose another split (--set data.split=clips)",
         )
     # Round robin over the action pairs: as even as can be, whatever the group sizes.

@@ -26,7 +26,13 @@ from vdsm_bench.errors import ContractError
 from vdsm_bench.evaluators.accuracies import Accuracies, findings, judged
 from vdsm_bench.evaluators.accuracy import transferred_reality
 from vdsm_bench.evaluators.outputs import Subject, SubjectOutputs
-from vdsm_bench.evaluators.pairs import check_labels, choose_clips, pair_list, subset
+from vdsm_bench.evaluators.pairs import (
+    check_labels,
+    choose_clips,
+    pair_list,
+    subset,
+    telling_factors,
+)
 
 #: training clips that probes of codes learn from
 _PROBE_CLIPS = 2000
@@ -118,6 +124,7 @@ def build_request(
         DataError: labels missing or out of range.
         ProtocolError: no pair of clips differs in identity and action.
     """
+    unscorable = dict(unscorable or {})
     n = check_labels(test.labels, factors, "test clips")
     test = subset(test, choose_clips(n, settings.clips))
     if train is not None:
@@ -126,8 +133,8 @@ def build_request(
     return EvaluationRequest(
         test=test,
         factors=tuple(factors),
-        pairs=pair_list(test.labels, factors, settings.pairs),
-        unscorable=dict(unscorable or {}),
+        pairs=pair_list(test.labels, telling_factors(factors, unscorable), settings.pairs),
+        unscorable=unscorable,
         train=train,
         batch_size=settings.batch_size,
         bootstrap=settings.bootstrap,

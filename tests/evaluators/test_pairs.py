@@ -4,7 +4,12 @@ import pytest
 from tests.evaluators import toy
 from vdsm_bench.contracts import Factor
 from vdsm_bench.errors import DataError, ProtocolError
-from vdsm_bench.evaluators.pairs import choose_clips, joint_classes, pair_list
+from vdsm_bench.evaluators.pairs import (
+    choose_clips,
+    joint_classes,
+    pair_list,
+    telling_factors,
+)
 
 LABELS = toy.labels(90, seed=0)
 
@@ -46,6 +51,13 @@ def test_takes_what_there_is_when_fewer_pairs_exist():
         "colour": np.array([0, 1]), "shape": np.array([0, 0]), "action": np.array([0, 1])
     }  # fmt: skip
     assert sorted(pair_list(labels, toy.FACTORS, 1000).tolist()) == [[0, 1], [1, 0]]
+
+
+def test_pairs_differ_in_what_a_judge_can_tell_where_it_can_tell_anything():
+    names = [f.name for f in telling_factors(toy.FACTORS, {"colour": "new"})]
+    assert names == ["shape", "action"]
+    for none in ({}, {"colour": "new", "shape": "new"}, {"action": "new"}):
+        assert telling_factors(toy.FACTORS, none) == list(toy.FACTORS)
 
 
 def test_same_identity_everywhere_is_refused():

@@ -12,6 +12,7 @@ from vdsm_bench.config import EvaluationSettings
 from vdsm_bench.contracts import (
     Codes,
     Evaluator,
+    Factor,
     Findings,
     LabelledClips,
     MetricInfo,
@@ -79,6 +80,29 @@ def test_copying_the_motion_clip(controls, judge, request_):
     assert found["identity_leak"]["value"] >= 0.95
     assert found["identity_accuracy"]["value"] <= 0.05
     assert found["action_leak"]["value"] <= 0.05
+
+
+def test_a_copy_of_the_motion_clip_has_no_identity_where_pictures_share_a_class(
+    controls, judge, test_clips
+):
+    """Every clip has a picture of its own, which no judge knows; the pairs differ in the rest."""
+    n = len(test_clips)
+    pictures = Factor("picture", "static", tuple(str(i) for i in range(n)))
+    clips = LabelledClips(test_clips.clips, {**test_clips.labels, "picture": np.arange(n)})
+    settings = EvaluationSettings(clips=80, pairs=60, bootstrap=50, batch_size=16)
+    request = build_request(
+        clips,
+        factors=(pictures, *toy.FACTORS),
+        settings=settings,
+        unscorable={"picture": "training never shows it"},
+    )
+    known = build_request(test_clips, factors=toy.FACTORS, settings=settings)
+    assert np.array_equal(request.pairs, known.pairs)  # as if there were no such factor
+    found = evaluate(
+        controls["copy-motion-clip"], judge, request, {"accuracies": Accuracies()}
+    ).as_json()["scores"]
+    assert found["identity_accuracy"]["value"] <= 0.05
+    assert found["identity_leak"]["value"] >= 0.95
 
 
 def test_the_frozen_frame_keeps_who_and_loses_what(controls, judge, request_):
