@@ -49,15 +49,16 @@ def seen(clip):
     apart = np.abs(clip[0] - ground).max(-1) > 40
     found, counts = np.unique(clip[0][apart & ~white[0]], axis=0, return_counts=True)
     colour = found[counts.argmax()]
-    # how much of a pixel is shape or mark
-    cover = np.clip(np.abs(clip - ground).max(-1) / np.abs(colour - ground).max(), 0, 1)
+    # how much of a pixel is shape, be it coloured or white
+    full = min(np.abs(colour - ground).max(), np.abs(250 - ground).max())
+    cover = np.clip(np.abs(clip - ground).max(-1) / full, 0, 1)
     rows, columns = np.mgrid[:64, :64] + 0.5
     area = cover.sum((1, 2))
     x, y = (cover * columns).sum((1, 2)) / area, (cover * rows).sum((1, 2)) / area
     mark = np.clip((clip.min(-1) - 225) / 25, 0, 1)
-    mark_x = (mark * columns).sum((1, 2)) / mark.sum((1, 2))
-    mark_y = (mark * rows).sum((1, 2)) / mark.sum((1, 2))
-    turn = np.unwrap(np.arctan2(mark_x - x, -(mark_y - y)))
+    white_x = (mark * columns).sum((1, 2)) / mark.sum((1, 2))
+    white_y = (mark * rows).sum((1, 2)) / mark.sum((1, 2))
+    turn = np.unwrap(np.arctan2(white_x - x, -(white_y - y)))
     turned = np.degrees(turn[-1] - turn[0])
     wide, high = np.ptp(x), np.ptp(y)
     radius = np.hypot(columns - x[:, None, None], rows - y[:, None, None])

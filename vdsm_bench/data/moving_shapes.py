@@ -1,8 +1,8 @@
 """Moving shapes: a drawn set of several static and several dynamic factors, 64 x 64, exact labels.
 
 In the manner of dSprites and 3D Shapes, in motion: shape, colour and ground stay, while the path,
-the turning and the pulsing of a clip are chosen independently of each other. A white mark on every
-shape shows how it is turned.
+the turning and the pulsing of a clip are chosen independently of each other. One side of every
+shape is white: it shows how the shape is turned, also at half the size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from vdsm_bench.data.shading import (
     Pixels,
     box,
     canvas,
-    disc,
     local,
     paint,
     to_bytes,
@@ -50,10 +49,11 @@ PATHS = {"level": (1.0, 0.0), "upright": (0.0, 1.0), "round": (1.0, 1.0)}
 #: full turns per 16 frames, clockwise on the screen
 SPINS = {"none": 0.0, "clockwise": 1.0, "counter-clockwise": -1.0}
 #: share by which the size grows and shrinks
-PULSES = {"steady": 0.0, "pulsing": 0.28}
-REACH = 13.0
-_MARK: Colour = (250, 250, 250)
-_MARK_AT, _MARK_RADIUS = -5.0, 2.6
+PULSES = {"steady": 0.0, "pulsing": 0.22}
+REACH = 7.0
+_WHITE: Colour = (250, 250, 250)
+#: the white side begins so far from the middle of the shape
+_WHITE_FROM = 2.0
 
 
 @dataclass(frozen=True)
@@ -175,16 +175,17 @@ def render(
     pictures = canvas(len(frames), ground)
     x, y = local(course.centres(frames), course.turns(frames))
     scale = course.scales(frames).astype(np.float32)[:, None, None]
-    paint(pictures, _outline(shape, x, y, scale), colour)
-    paint(pictures, disc(x, y - _MARK_AT * scale, _MARK_RADIUS * scale), _MARK)
+    outline = _outline(shape, x, y, scale)
+    paint(pictures, outline, colour)
+    paint(pictures, np.maximum(outline, y + _WHITE_FROM * scale), _WHITE)
     return to_bytes(pictures)
 
 
 def _outline(shape: str, x: Pixels, y: Pixels, scale: Pixels) -> Pixels:
     if shape == "square":
-        return box(x, y, 8.6 * scale, 8.6 * scale)
+        return box(x, y, 12.9 * scale, 12.9 * scale)
     if shape == "triangle":
-        return triangle(x, y, 6.6 * scale)
+        return triangle(x, y, 9.0 * scale)
     if shape == "bar":
-        return box(x, y, 4.8 * scale, 12.4 * scale)
-    return np.minimum(box(x, y, 3.8 * scale, 11.5 * scale), box(x, y, 11.5 * scale, 3.8 * scale))
+        return box(x, y, 6.6 * scale, 17.1 * scale)
+    return np.minimum(box(x, y, 5.7 * scale, 17.2 * scale), box(x, y, 17.2 * scale, 5.7 * scale))
