@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ _CHUNK = 256
 
 
 class EvaluationClips:
-    """The centre windows of chosen clips, by row number; cut and down-scaled once if they fit.
+    """The centre windows of chosen clips, by row number; each cut once, if they fit.
 
     Args:
         store: the clips.
@@ -33,23 +34,28 @@ class EvaluationClips:
 
     def __init__(self, store: ClipStore, indices: Integers, data: DataSettings) -> None:
         self._store, self._indices, self._data = store, indices, data
+        self._have = np.zeros(len(indices), dtype=bool)
 
     def __call__(self, rows: Integers) -> Tensor:
-        """Returns clips ``[n, T, C, H, W]`` of the rows."""
+        """Returns clips ``[n, T, C, H, W]`` of the rows; reads no other clip."""
         if self._cache is None:
             return self._cut(self._indices[rows])
+        missing = np.unique(rows[~self._have[rows]])
+        for start in range(0, len(missing), _CHUNK):
+            part = missing[start : start + _CHUNK]
+            clips = self._cut(self._indices[part]).mul_(255.0).round_().to(torch.uint8)
+            self._cache[part] = clips.numpy()
+            self._have[part] = True
         return torch.from_numpy(self._cache[rows]).float().div_(255.0)
 
     @cached_property
     def _cache(self) -> np.ndarray | None:
-        size = self._data.image_size**2 * self._store.image_shape[2] * self._data.frames
-        if size * len(self._indices) > _CACHE_LIMIT:
+        """Room for every clip, filled as they are asked for; None where they do not fit."""
+        data = self._data
+        shape = (data.frames, self._store.image_shape[2], data.image_size, data.image_size)
+        if math.prod(shape) * len(self._indices) > _CACHE_LIMIT:
             return None
-        pieces = [
-            self._cut(self._indices[start : start + _CHUNK]).mul_(255.0).round_().to(torch.uint8)
-            for start in range(0, len(self._indices), _CHUNK)
-        ]
-        return torch.cat(pieces).numpy()
+        return np.empty((len(self._indices), *shape), dtype=np.uint8)
 
     def _cut(self, indices: Integers) -> Tensor:
         data = self._data
