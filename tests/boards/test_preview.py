@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from tests.data.conftest import write_toy
-from vdsm_bench.boards.preview import preview_clips, write_preview
+from vdsm_bench.boards.preview import preview_clips, rows_of, write_preview
 from vdsm_bench.data.check import combination_names
 
 
@@ -13,7 +13,7 @@ def toy(tmp_path_factory):
 
 
 def test_cells_are_the_middle_of_the_first_clip_of_identity_and_action(toy):
-    grid = preview_clips(toy, np.array([5, 2]), np.array([0, 3]), frames=3)
+    grid = preview_clips(toy, toy.identities, np.array([5, 2]), np.array([0, 3]), frames=3)
     assert grid.shape == (2, 2, 3, 8, 8, 3)
     clip = np.flatnonzero((toy.identities == 2) & (toy.motions == 3))[0]
     start = (toy.lengths[clip] - 3) // 2
@@ -21,11 +21,8 @@ def test_cells_are_the_middle_of_the_first_clip_of_identity_and_action(toy):
 
 
 def test_a_cell_without_a_clip_stays_grey_and_a_short_clip_holds_still(toy):
-    toy.identities = np.where(toy.motions == 1, 99, toy.identities)
-    try:
-        grid = preview_clips(toy, np.array([0]), np.array([0, 1]), frames=50)
-    finally:
-        toy.identities = toy._combinations("static")
+    people = np.where(toy.motions == 1, 99, toy.identities)
+    grid = preview_clips(toy, people, np.array([0]), np.array([0, 1]), frames=50)
     assert grid.shape[2] == 9  # the longest clip
     assert (grid[0, 1] == 235).all()
     assert toy.lengths[0] == 5
@@ -49,3 +46,12 @@ def test_the_files_are_a_png_and_a_moving_gif_with_a_margin_for_names(toy, tmp_p
 def test_rows_and_columns_are_called_by_their_labels(toy):
     assert combination_names(toy, "static")[:3] == ["red round", "red square", "green round"]
     assert combination_names(toy, "dynamic") == ["walk", "run", "jump", "sit"]
+
+
+def test_identities_with_few_actions_are_shown_by_their_fullest_factor(toy, monkeypatch):
+    people, names = rows_of(toy)
+    assert (people == toy.identities).all() and names == combination_names(toy, "static")
+    monkeypatch.setattr(toy, "identities", np.arange(len(toy)))  # every clip someone else
+    people, names = rows_of(toy)
+    assert (people == toy.labels["colour"]).all()
+    assert names == list(next(f for f in toy.factors if f.name == "colour").classes)

@@ -24,17 +24,19 @@ def write_preview(
     Args:
         store: the clips.
         path: the PNG; the GIF lies beside it.
-        identities: rows, spread evenly over all identities.
+        identities: rows, spread evenly over all identities, or over the classes that stand for
+            them (:func:`rows_of`).
         actions: columns, spread evenly over all actions.
         frames: frames of the GIF, the middle of each clip; a shorter clip holds its last frame.
 
     Returns:
         Both files.
     """
-    who, what = _spread(store.identities, identities), _spread(store.motions, actions)
-    grid = preview_clips(store, who, what, frames=frames)
-    people, moves = combination_names(store, "static"), combination_names(store, "dynamic")
-    columns, rows = [moves[index] for index in what], [people[index] for index in who]
+    people, names = rows_of(store)
+    who, what = _spread(people, identities), _spread(store.motions, actions)
+    grid = preview_clips(store, people, who, what, frames=frames)
+    moves = combination_names(store, "dynamic")
+    columns, rows = [moves[index] for index in what], [names[index] for index in who]
     pages = [draw_grid(grid[:, :, time], columns, rows) for time in range(grid.shape[2])]
     files = [path.with_suffix(".png"), path.with_suffix(".gif")]
     write_png(files[0], pages[len(pages) // 2])
@@ -42,24 +44,49 @@ def write_preview(
     return files
 
 
-def preview_clips(store: ClipStore, who: Integers, what: Integers, *, frames: int) -> Frames:
-    """Returns the first clip of every identity and action, cut to its middle.
+def rows_of(store: ClipStore) -> tuple[Integers, list[str]]:
+    """Returns each clip's row ``[N]`` and the rows' names.
+
+    A row is an identity. Where most identities are seen in few of the actions, as a handwritten
+    digit is, it is a class of the static factor whose grid with the actions is fullest.
+    """
+    choices = [(store.identities, combination_names(store, "static"))]
+    choices += [
+        (store.labels[factor.name], list(factor.classes))
+        for factor in store.factors
+        if factor.kind == "static"
+    ]
+    filled = [_filled(people, store.motions) for people, _ in choices]
+    return choices[0 if filled[0] >= 0.5 else int(np.argmax(filled))]
+
+
+def _filled(people: Integers, moves: Integers) -> float:
+    """Returns the share of the grid's cells that have a clip."""
+    cells = np.unique(np.stack([people, moves]), axis=1).shape[1]
+    return float(cells / (len(np.unique(people)) * len(np.unique(moves))))
+
+
+def preview_clips(
+    store: ClipStore, people: Integers, who: Integers, what: Integers, *, frames: int
+) -> Frames:
+    """Returns the first clip of every row and action, cut to its middle.
 
     Args:
         store: the clips.
-        who: identities ``[R]``.
+        people: each clip's row, see :func:`rows_of`.
+        who: rows ``[R]``.
         what: actions ``[K]``.
         frames: frames per clip; fewer, where no clip has so many.
 
     Returns:
-        uint8 RGB ``[R, K, frames, H, W, 3]``; light grey where an identity lacks an action.
+        uint8 RGB ``[R, K, frames, H, W, 3]``; light grey where a row lacks an action.
     """
     frames = min(frames, int(store.lengths.max()))
     height, width, channels = store.image_shape
     grid = np.full((len(who), len(what), frames, height, width, 3), _NOTHING, np.uint8)
     for row, identity in enumerate(who):
         for column, action in enumerate(what):
-            clips = np.flatnonzero((store.identities == identity) & (store.motions == action))[:1]
+            clips = np.flatnonzero((people == identity) & (store.motions == action))[:1]
             if len(clips):
                 starts = centre_starts(store.lengths[clips], frames=frames, stride=1)
                 (clip,) = store.windows(clips, starts, frames=frames)
