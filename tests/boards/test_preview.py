@@ -50,7 +50,8 @@ def test_rows_and_columns_are_called_by_their_labels(toy):
 
 def test_identities_with_few_actions_are_shown_by_their_fullest_factor(toy, monkeypatch):
     people, names = rows_of(toy)
-    assert (people == toy.identities).all() and names == combination_names(toy, "static")
+    assert (people == toy.identities).all()
+    assert names == combination_names(toy, "static")
     monkeypatch.setattr(toy, "identities", np.arange(len(toy)))  # every clip someone else
     people, names = rows_of(toy)
     assert (people == toy.labels["colour"]).all()
