@@ -36,7 +36,9 @@ def set_up() -> None:
     print("bootstrap: setting up .venv (once; a few minutes)", file=sys.stderr, flush=True)
     venv.create(VENV, with_pip=True, clear=True)
     pip = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "-c", "constraints.txt", "-e", ".[dev]"], cwd=HERE, check=True)
+    # some of the exact versions do not run on Python 3.10, which takes what its bounds allow
+    exact = ["-c", "constraints.txt"] if sys.version_info >= (3, 11) else []
+    subprocess.run([*pip, *exact, "-e", ".[dev]"], cwd=HERE, check=True)
     stamp.write_text(fingerprint())
 
 

@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pytest
 from PIL import Image
 
 CODECS = {"mp4": ("libx264", "yuv420p"), "avi": ("mpeg4", "yuv420p"), "webm": ("libvpx", "yuv420p")}
@@ -20,8 +21,7 @@ def pictures(who, what, *, frames=8, take=0, width=40, height=32):
 
 
 def write_video(path, clip, *, rate=25, codec=None, pixels=None):
-    import av
-
+    av = pytest.importorskip("av", reason="PyAV needs Python 3.11")
     usual = CODECS.get(path.suffix[1:], (codec, pixels))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec or usual[0], rate=rate)
