@@ -105,7 +105,8 @@ def test_score_takes_a_file_from_elsewhere_to_a_row(capsys, tmp_path, monkeypatc
     where = ["--dataset", "toy-squares", "--preset", "smoke", "--model", "toy", "--device", "cpu"]
     answer = call(capsys, "score", "--template", str(tmp_path), *where)
     request, example = answer.out.split()
-    assert "vdsm-bench score predictions.npz --dataset toy-squares" in answer.err
+    wanted = "predictions.npz --dataset toy-squares --model toy --preset smoke\n"
+    assert f"vdsm-bench score {wanted}" in answer.err
     monkeypatch.chdir(tmp_path)
     runpy.run_path(example)
     file = str(tmp_path / "predictions.npz")

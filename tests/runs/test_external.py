@@ -183,9 +183,11 @@ def test_part_of_the_clips_leaves_the_rest_empty_with_the_reason(answers, score)
 
 
 def test_the_example_of_the_template_runs(context, config, tmp_path, monkeypatch):
-    monkeypatch.chdir(template_of(config(), context, tmp_path)[0].parent)
-    runpy.run_path("example.py")
-    outcome = score_file(tmp_path / "predictions.npz", config(), context, {})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    runpy.run_path(str(template_of(config(), context, tmp_path)[1]))
+    outcome = score_file(elsewhere / "predictions.npz", config(), context, {})
     assert outcome.metrics["model"] == "my-model"
     assert outcome.metrics["scores"]["mse"]["value"] == 0.0
     (tmp_path / "example.py").write_text("# mine\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,8 @@ def command(
             registry(), session.runs_dir, session.data_dir, device, fresh, not no_wait, listener
         )
         if predictions is None:
-            _show_template(template_of(config, context, template or Path()), dataset, as_json)
+            asked = template_of(config, context, template or Path())
+            _show_template(asked, _again(dataset, model, preset, assignments), as_json)
             return
         options = {"name": name, "supervision": supervision, "citation": citation}
         outcome = score_file(predictions, config, context, options)
@@ -161,7 +163,15 @@ def _protocol_layer(layer: dict[str, Any]) -> dict[str, Any]:
     return layer
 
 
-def _show_template(paths: list[Path], dataset: str, as_json: bool) -> None:
+def _again(dataset: str, model: str, preset: str, assignments: tuple[str, ...]) -> str:
+    """Returns the options that ask for the same request once more."""
+    options = ["--dataset", dataset]
+    for flag, value, usual in (("--model", model, "vdsm"), ("--preset", preset, "small")):
+        options += [] if value == usual else [flag, value]
+    return shlex.join([*options, *(part for one in assignments for part in ("--set", one))])
+
+
+def _show_template(paths: list[Path], options: str, as_json: bool) -> None:
     if as_json:
         print_json({"files": [str(path) for path in paths]})
         return
@@ -169,5 +179,5 @@ def _show_template(paths: list[Path], dataset: str, as_json: bool) -> None:
         click.echo(path)
     note(
         f"next: write predictions.npz as {paths[1]} does, then\n"
-        f"  vdsm-bench score predictions.npz --dataset {dataset}"
+        f"  vdsm-bench score predictions.npz {options}"
     )

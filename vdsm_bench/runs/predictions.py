@@ -46,7 +46,9 @@ _SETTINGS = {
     "clips": "--set evaluation.clips={}",
     "pairs": "--set evaluation.pairs={}",
 }
-_EXAMPLE = '''"""Writes predictions.npz for request.npz; replace the two functions by your model."""
+_EXAMPLE = '''"""Writes predictions.npz for the request.npz beside this file; put your model in."""
+
+from pathlib import Path
 
 import numpy as np
 
@@ -65,7 +67,7 @@ def batches(rows, size=64):
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-with np.load("request.npz") as file:
+with np.load(Path(__file__).with_name("request.npz")) as file:
     request = dict(file)
 clips = request["clips"].astype(np.float32) / 255
 moved = [transfer(clips[pairs[:, 0]], clips[pairs[:, 1]]) for pairs in batches(request["pairs"])]
