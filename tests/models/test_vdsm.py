@@ -168,3 +168,8 @@ def test_the_slope_of_the_identity_loc_lets_it_be_negative():
     assert 0.2 < negative.float().mean() < 0.8
     torch.testing.assert_close(locs[0.01][~negative], locs[1.0][~negative])
     torch.testing.assert_close(locs[0.01][negative], 0.01 * locs[1.0][negative])
+
+
+def test_the_model_passes_its_slope_on_to_the_identity():
+    lowest = [build(identity_slope=s).encode(_clips(8)).identity.min() for s in (0.01, 1.0)]
+    assert lowest[1] < 20 * lowest[0] < 0  # a hundredth of it, but for the mean over the frames
