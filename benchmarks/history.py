@@ -1,0 +1,65 @@
+"""Results that stay: one JSON file per run, and a Markdown page made from all of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from vdsm_bench.files import now, read_json, write_json, write_text
+
+#: makes the body of a page from runs, newest first
+Render = Callable[[Sequence[dict[str, Any]]], str]
+
+
+def record(
+    name: str, results: dict[str, Any], *, about: dict[str, Any], out: Path, render: Render
+) -> None:
+    """Adds a run to the history, makes the page anew and prints this run's.
+
+    Args:
+        name: of the benchmark: ``out/name/DATE-COMMIT.json`` and ``out/name.md``.
+        results: what was measured, JSON-able.
+        about: the machine; see :func:`benchmarks.machine.describe`.
+        out: folder of all results.
+        render: writes the page.
+    """
+    run = {
+        "date": now(),
+        "commit": machine.commit(),
+        "command": " ".join(["python -m", f"benchmarks.{name}", *_options()]),
+        "machine": about,
+        **results,
+    }
+    stamp = run["date"].replace(":", "").partition("+")[0]
+    write_json(out / name / f"{stamp}-{run['commit'].rstrip('+')}.json", run)
+    runs = [read_json(path) for path in sorted((out / name).glob("*.json"), reverse=True)]
+    write_text(out / f"{name}.md", render(runs).rstrip() + "\n")
+    print(json.dumps(run) if "--json" in sys.argv else render([run]))
+
+
+def _options() -> list[str]:
+    """Returns the options that were typed, without the place of the results."""
+    given = list(sys.argv[1:])
+    while "--out" in given:
+        at = given.index("--out")
+        del given[at : at + 2]
+    return [option for option in given if option != "--json" and not option.startswith("--out=")]
+
+
+def describe(run: dict[str, Any]) -> str:
+    """Returns one line on where and when a run was made."""
+    facts = dict(run["machine"])
+    words = [facts.pop("processor"), f"{facts.pop('cores')} cores"]
+    words += [" ".join(facts.pop("flags", [])), f"{facts.pop('memory_gb')} GB"]
+    words += [f"{key.replace('_', ' ')} {value}" for key, value in facts.items()]
+    return f"{run['date']}, commit {run['commit']}: {', '.join(word for word in words if word)}."
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

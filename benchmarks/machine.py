@@ -1,0 +1,101 @@
+"""What a measurement depends on: the machine, without its name, and the commit."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.devices import choose_device
+from vdsm_bench.errors import VdsmBenchError
+
+ROOT = Path(__file__).parents[1]
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Returns processor, memory, versions, threads and device, JSON-able."""
+    import torch
+
+    model, flags = _processor()
+    found: dict[str, Any] = {
+        "processor": model,
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
+    if device == "cuda":
+        found["device"] = torch.cuda.get_device_name()
+        found["device_memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9)
+    return found
+
+
+def _processor() -> tuple[str, set[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    facts = {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name", platform.machine()).strip()
+    return name, set(facts.get("flags", "").split())
+
+
+def commit() -> str:
+    """Returns the commit that is measured, with a ``+`` where files differ from it."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def synchronise(device: str) -> None:
+    """Waits for what the device has been told to do."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what every benchmark takes: device, threads and where results go."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=None, help="of the CPU; torch's default")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results"
+    )
+
+
+def prepare(device: str, threads: int | None) -> None:
+    """Sets the number of threads, after a look for the device.
+
+    Raises:
+        UsageError: the device is not on this machine.
+    """
+    import torch
+
+    choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a benchmark's main function; what the user can mend is said, with its exit code."""
+    try:
+        main()
+    except VdsmBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,219 @@
+"""How long one optimisation step takes, beside the same step in plain loops.
+
+``python -m benchmarks.step`` times loss, gradients and Adam of each stage of VDSM at the paper's
+settings (preset ``paper``; random clips), of the program and of :mod:`benchmarks.naive`, which has
+the structure of the authors' release:
+
+* ``stock``: each in a process of its own, in turn. The plain form has torch as it is installed,
+  the program has the settings it gives itself (:func:`vdsm_bench.devices.prepare_process`).
+* ``same``: both in one process with the program's allocator, in turn, because much of what the
+  release spends is page faults. Left out on a GPU, which has one allocator.
+
+``ratio`` is that of the medians. Operations are those of the formula in :mod:`benchmarks.costs`;
+the peak is that of a square product in the program's process, in the precision that is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.costs import least_bytes, operations
+from benchmarks.forms import Task
+from benchmarks.history import describe, record, table
+from benchmarks.worker import Taken, Worker
+from vdsm_bench.devices import choose_device
+
+STAGES = ("pretrain", "sequence")
+_TIMES = ("setting", "stage", "plain loops, s", "program, s", "ratio")
+_COUNTS = (
+    "setting", "stage", "GFLOP (decoder, encoder, blend, RNN)", "GB at least", "GFLOP/s",
+    "share of the matmul peak", "peak memory, GB", "plain loops, GB",
+)  # fmt: skip
+_HISTORY = (
+    "date", "commit", "device", "threads", "setting", "stage", "precision", "program, s",
+    "ratio (stock)", "ratio (same)", "share of peak",
+)  # fmt: skip
+_PEAKS = {"32": "float32", "bf16": "bfloat16"}
+
+
+def measure(task: Task, repeats: int, threads: int | None, *, naive: bool = True) -> dict[str, Any]:
+    """Times one stage, in the arrangements of its device.
+
+    Args:
+        task: what is timed.
+        repeats: steps of each form in each arrangement.
+        threads: of torch; its default if None.
+        naive: whether the plain form is timed too.
+    """
+    forms = ("naive", "program") if naive else ("program",)
+    with ExitStack() as stack:
+        workers = {}
+        for form in forms:
+            worker = Worker(task, [form], as_program=form == "program", threads=threads)
+            workers[form] = stack.enter_context(worker)
+        stock = _compare(workers, repeats)
+        facts = {form: worker.facts() for form, worker in workers.items()}
+    row = {**_describe(task), "stock": stock}
+    if naive and task.device == "cpu":
+        with Worker(task, forms, as_program=True, threads=threads) as both:
+            row["same"] = _compare(dict.fromkeys(forms, both), repeats)
+    vdsm = task.model()
+    parts = operations(vdsm, task.clip, task.stage)
+    seconds = stock["program"]["median"]
+    peak = facts["program"]["matmul_gflops"][_PEAKS[task.precision]]
+    speed = sum(parts.values()) / seconds / 1e9
+    return {
+        **row,
+        "gflop": {name: round(value / 1e9, 3) for name, value in parts.items()},
+        "gflop_issued": _each(facts, lambda f, form: f["counted"][form]["operations"] / 1e9),
+        "gbytes_at_least": round(least_bytes(vdsm, task.clip, task.stage) / 1e9, 3),
+        "gbytes_of_operands": _each(facts, lambda f, form: f["counted"][form]["bytes"] / 1e9),
+        "gflops": round(speed, 2),
+        "matmul_gflops": {form: f["matmul_gflops"] for form, f in facts.items()},
+        "share_of_peak": round(speed / peak, 4),
+        "peak_memory_gb": _each(facts, lambda f, form: f["peak_memory"] / 1e9),
+        "machine": facts["program"]["machine"],
+    }
+
+
+def _describe(task: Task) -> dict[str, Any]:
+    return {
+        "setting": task.dataset,
+        "stage": task.stage,
+        "preset": task.preset,
+        "precision": task.precision,
+        "clips": list(task.clip),
+        "experts": task.config.model.arguments["identity_dim"],
+    }
+
+
+def _each(facts: dict[str, Any], value: Any) -> dict[str, float]:
+    return {form: round(value(found, form), 3) for form, found in facts.items()}
+
+
+def _compare(workers: dict[str, Worker], repeats: int) -> dict[str, Any]:
+    """Lets the forms take turns; returns their times and, where there are two, the ratio."""
+    taken: dict[str, list[Taken]] = {form: [] for form in workers}
+    for _ in range(repeats):
+        for form, worker in workers.items():
+            taken[form].append(worker.step(form))
+    found: dict[str, Any] = {form: _summary(times) for form, times in taken.items()}
+    if "naive" in found:
+        found["ratio"] = round(found["naive"]["median"] / found["program"]["median"], 2)
+        best = found["naive"]["min"] / found["program"]["min"]
+        found["ratio_of_minima"] = round(best, 2)
+    return found
+
+
+def _summary(times: Sequence[Taken]) -> dict[str, float]:
+    seconds = [taken.seconds for taken in times]
+    work = statistics.median(taken.processor_seconds for taken in times)
+    figures = {
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "max": max(seconds),
+        "processor_seconds": work,
+    }
+    return {name: round(value, 6) for name, value in figures.items()}
+
+
+def render(runs: Sequence[dict[str, Any]]) -> str:
+    """Returns the page: the newest run in full, then a line for each stage of every run."""
+    newest = runs[0]
+    lines = ["# One optimisation step", "", f"`{newest['command']}`", "", describe(newest), ""]
+    for arrangement, title in (
+        ("stock", "Plain loops as torch is installed, the program as it sets itself up"),
+        ("same", "Both on the program's allocator, in one process"),
+    ):
+        rows = [_times(row, row[arrangement]) for row in newest["rows"] if arrangement in row]
+        if rows:
+            lines += [f"{title} (median, from min to max):", "", table(_TIMES, rows), ""]
+    lines += [table(_COUNTS, [_counts(row) for row in newest["rows"]]), ""]
+    if len(runs) > 1:
+        rows = [_line(run, row) for run in runs for row in run["rows"]]
+        lines += ["## Every run", "", table(_HISTORY, rows), ""]
+    return "\n".join(lines)
+
+
+def _name(row: dict[str, Any]) -> str:
+    preset = "" if row["preset"] == "paper" else f" ({row['preset']})"
+    return f"{row['setting']}{preset}"
+
+
+def _times(row: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    def span(form: str) -> str:
+        times = found.get(form)
+        if times is None:
+            return ""
+        return f"{times['median']:.3g} ({times['min']:.3g}-{times['max']:.3g})"
+
+    return [_name(row), row["stage"], span("naive"), span("program"), _ratio(found)]
+
+
+def _ratio(found: dict[str, Any] | None) -> str:
+    return f"{found['ratio']:.1f}" if found and "ratio" in found else ""
+
+
+def _counts(row: dict[str, Any]) -> list[str]:
+    parts = row["gflop"]
+    detail = ", ".join(f"{value:.3g}" for value in parts.values())
+    peak = row["matmul_gflops"]["program"][_PEAKS[row["precision"]]]
+    memory = row["peak_memory_gb"]
+    return [
+        _name(row),
+        row["stage"],
+        f"{sum(parts.values()):.3g} ({detail})",
+        f"{row['gbytes_at_least']:.3g}",
+        f"{row['gflops']:.3g}",
+        f"{row['share_of_peak']:.0%} of {peak:.0f} ({row['precision']})",
+        f"{memory['program']:.2f}",
+        f"{memory['naive']:.2f}" if "naive" in memory else "",
+    ]
+
+
+def _line(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    about = run["machine"]
+    return [
+        run["date"][:16],
+        run["commit"],
+        about["device"] if about["device"] != "cpu" else about["processor"],
+        about["threads"],
+        _name(row),
+        row["stage"],
+        row["precision"],
+        f"{row['stock']['program']['median']:.3g}",
+        _ratio(row["stock"]),
+        _ratio(row.get("same")),
+        f"{row['share_of_peak']:.0%}",
+    ]
+
+
+def main() -> None:
+    """Measures, prints, and adds the run to the history."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    machine.add_options(parser)
+    parser.add_argument("--settings", default="sprites,mug", help="datasets, comma-separated")
+    parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated")
+    parser.add_argument("--preset", default="paper", help="of the sizes")
+    parser.add_argument("--precision", choices=tuple(_PEAKS), default="32")
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each form")
+    parser.add_argument("--no-naive", action="store_true", help="the program's step alone")
+    given = parser.parse_args()
+    choose_device(given.device)
+    rows = []
+    for setting in given.settings.split(","):
+        for stage in given.stages.split(","):
+            task = Task(setting, stage, given.preset, given.precision, given.device)
+            row = measure(task, given.repeats, given.threads, naive=not given.no_naive)
+            about = row.pop("machine")
+            rows.append(row)
+    record("step", {"rows": rows}, about=about, out=given.out, render=render)
+
+
+if __name__ == "__main__":
+    machine.run(main)

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import history, machine, step
+from benchmarks.costs import operations, watching
+from benchmarks.forms import FORMS, Task, naive_step
+from benchmarks.naive import NaiveVDSM, stock_adam
+from benchmarks.worker import Taken
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "model": {
+        "encoder": {"name": "blurpool", "channels": [4, 8, 8]},
+        "decoder": {"name": "mixture-of-experts", "widths": [64, 32]},
+        "rnn_width": 64,
+    },
+    "data": {"image_size": 16, "frames": 4},
+    "training": {"*": {"batch_size": 3}},
+}
+
+
+def _task(stage):
+    return Task("mug", stage, changes=(TINY,))
+
+
+def test_the_settings_are_the_papers():
+    sprites, mug = Task("sprites", "pretrain"), Task("mug", "sequence")
+    assert sprites.clip == (20, 16, 3, 64, 64)
+    assert Task("sprites", "sequence").clip == (20, 8, 3, 64, 64)
+    assert mug.clip == (20, 20, 3, 64, 64)
+    assert sprites.config.model.arguments["identity_dim"] == 40
+    assert mug.config.model.arguments["identity_dim"] == 15
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sequence"])
+def test_the_plain_form_trains_what_the_program_trains(stage):
+    vdsm = _task(stage).model()
+    naive = NaiveVDSM(vdsm)
+    counterparts = naive.counterparts(vdsm)
+    assert set(counterparts.values()) == set(vdsm.parameters())
+    (adam,) = stock_adam(naive, vdsm, stage, 1e-3).param_groups
+    (player,) = next(s for s in vdsm.stages() if s.name == stage).players
+    assert {counterparts[p] for p in adam["params"]} == set(player.parameters)
+
+
+def test_the_plain_form_also_forms_gradients_of_what_is_not_trained_as_the_release_does():
+    task = _task("sequence")
+    naive = NaiveVDSM(task.model())
+    before = naive.weights[0].detach().clone()
+    naive_step(task, naive)()
+    assert naive.weights[0].grad.norm() > 0
+    assert torch.equal(naive.weights[0], before)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sequence"])
+def test_the_formula_counts_what_a_step_issues_but_for_blur_and_heads(stage):
+    task = _task(stage)
+    take = FORMS["program"](task)
+    with watching() as watched:
+        take()
+    parts = operations(task.model(), task.clip, stage)
+    assert parts["rnn"] > 0 if stage == "sequence" else parts["rnn"] == 0
+    assert sum(parts.values()) == pytest.approx(watched.operations, rel=0.12)
+    assert sum(parts.values()) < watched.operations
+    assert watched.bytes > 0
+
+
+def test_paper_counts_are_those_worked_out_by_hand():
+    task = Task("sprites", "pretrain", changes=({"model": {"rnn_width": 8}},))
+    parts = operations(task.model(), task.clip, "pretrain")
+    per_frame = 30 * 16 * 512 + 3 * 16 * 512 * 16 * 256 + 32 * 32 * 64 * 16 * 3
+    per_clip = 40 * 16 * 512
+    assert parts["decoder"] == 3 * 2 * 20 * (16 * per_frame + per_clip)
+    weights = 16 * (70 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
+    assert parts["blend"] == 3 * 2 * 20 * 40 * weights
+
+
+def test_forms_take_turns_and_the_ratio_is_of_the_medians():
+    turns = []
+
+    class Told:
+        def __init__(self, times):
+            self.times = iter(times)
+
+        def step(self, form):
+            turns.append(form)
+            return Taken(next(self.times), 1.0)
+
+    found = step._compare({"naive": Told([9.0, 8.0, 70.0]), "program": Told([2.0, 3.0, 1.0])}, 3)
+    assert turns == ["naive", "program"] * 3
+    assert found["naive"] == {"median": 9.0, "min": 8.0, "max": 70.0, "processor_seconds": 1.0}
+    assert (found["ratio"], found["ratio_of_minima"]) == (4.5, 8.0)
+
+
+def test_history_keeps_every_run_and_the_page_begins_with_the_newest(tmp_path, monkeypatch):
+    about = machine.describe("cpu")
+    for date in ("2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"):
+        monkeypatch.setattr(history, "now", lambda date=date: date)
+        history.record("step", {"rows": []}, about=about, out=tmp_path, render=step.render)
+    assert len(list((tmp_path / "step").glob("*.json"))) == 2
+    page = (tmp_path / "step.md").read_text()
+    assert "2026-01-02T00:00:00" in page
+    assert "2026-01-01T00:00:00" not in page.partition("## Every run")[0]
+
+
+def test_one_command_measures_and_records(tmp_path):
+    command = "-m benchmarks.step --preset smoke --settings mug --stages sequence --no-naive"
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--threads", "1", "--out", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (written,) = (tmp_path / "step").glob("*.json")
+    run = json.loads(written.read_text())
+    assert run["command"] == "python " + command + " --threads 1"
+    (row,) = run["rows"]
+    times = row["stock"]["program"]
+    assert 0 < times["min"] <= times["median"] <= times["max"]
+    assert 0 < row["share_of_peak"] < 1
+    assert 0.1 < row["peak_memory_gb"]["program"] < 6
+    assert "| mug (smoke) | sequence |" in done.stdout
