@@ -8,15 +8,19 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from tests.models.tiny import build
 from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
+from vdsm_bench.contracts import Losses
 from vdsm_bench.errors import DataError, DivergedError, UsageError
 from vdsm_bench.training import trainer as trainer_module
-from vdsm_bench.training.checkpoint import load_weights
+from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 from vdsm_bench.training.journal import Journal
-from vdsm_bench.training.trainer import Trainer, learning_rate
+from vdsm_bench.training.meter import Meter
+from vdsm_bench.training.step import learning_rate
+from vdsm_bench.training.trainer import Trainer
 
 
 class Stop(Exception):
@@ -38,6 +42,7 @@ def _equal(a, b):
 @pytest.mark.parametrize("stop_after", [1, 5, 12, 13, 20])
 def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, stop_after):
     monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
     calls = []
 
     def stop(task, done, total, detail):
@@ -82,7 +87,7 @@ PROGRAM = """
     from tests.models.tiny import build
     from tests.training.toys import SETTINGS, Noise
     from vdsm_bench.training import trainer
-    trainer.CHECKPOINT_SECONDS = 0.0
+    trainer.CHECKPOINT_SECONDS = trainer.CHECKPOINT_REST = 0.0
     def tell(task, done, total, detail):
         print(task, done, flush=True)
     trainer.Trainer(
@@ -179,6 +184,86 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
 
     assert load_file(tmp_path / "diverged-batch.safetensors")["clip"].isnan().all()
     assert not (tmp_path / "checkpoints" / "model.safetensors").exists()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Lets the trainer treat the processor as a device that it had better not wait for."""
+    whole = Trainer.__init__
+
+    def build_as_if(self, *arguments, **options):
+        whole(self, *arguments, **options)
+        self._looks_always = False
+
+    monkeypatch.setattr(Trainer, "__init__", build_as_if)
+
+
+def test_a_device_is_looked_at_only_where_a_figure_is_wanted(
+    uninterrupted, tmp_path, monkeypatch, elsewhere
+):
+    reads, shown = [], []
+    read = Meter.read
+    monkeypatch.setattr(Meter, "read", lambda self: reads.append(1) or read(self))
+    model = build()
+    Trainer(
+        model, SETTINGS, Noise(), folder=tmp_path, seed=1,
+        progress=lambda task, done, total, detail: shown.append(done),
+    ).train()  # fmt: skip
+    assert shown == [1, 3, 6, 9, 10, 12] * 2  # the first, the tenth, and the ends of epochs
+    assert len(reads) == len(shown)
+    folder, weights = uninterrupted
+    assert _equal(weights, model.state_dict())
+    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
+
+
+@pytest.mark.parametrize("bad", [4, 9])
+def test_a_step_that_is_not_finite_is_found_late_but_before_anything_is_written(
+    tmp_path, monkeypatch, elsewhere, bad
+):
+    """Step 4 is followed by a good batch, and its own weights are spoilt before anyone looks."""
+    settings = {
+        name: stage.model_copy(update={"epochs": 1, "batches_per_epoch": 12})
+        for name, stage in SETTINGS.items()
+    }
+    noise, epochs = Noise(poison=("sequence", bad)), []
+    trainer = Trainer(
+        build(), settings, noise, folder=tmp_path, seed=1,
+        on_epoch=lambda stage, epoch, model: epochs.append(stage) or {},
+    )  # fmt: skip
+    with pytest.raises(DivergedError, match=f"loss of .* is not finite at step {bad} "):
+        trainer.train()
+    assert epochs == ["pretrain"]
+    with safe_open(tmp_path / "diverged-batch.safetensors", framework="pt") as file:
+        assert file.metadata() == {"stage": "sequence", "step": str(bad)}
+        assert file.get_tensor("clip").isnan().all()
+    _, position = read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
+    assert (position.stage, position.step) == ("pretrain", 12)
+
+
+def test_a_gradient_that_is_not_finite_is_no_crash(tmp_path):
+    """A finite loss whose gradient is infinite: the root of zero."""
+
+    class Root(Duel):
+        def _critic_loss(self, batch, progress):
+            return Losses(sum((p * 0).sum() for p in self.critic.parameters()).sqrt())
+
+    settings = {"duel": StageSettings(epochs=1, batch_size=4, gradient_clip=1.0)}
+    with pytest.raises(DivergedError, match="gradient of stage 'duel' is not finite at step 0"):
+        Trainer(Root(), settings, Noise(), folder=tmp_path, seed=0).train()
+
+
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    written, write = [], trainer_module.write_checkpoint
+
+    def slow(path, model, optimisers, position):
+        written.append((position.stage, position.step))
+        write(path, model, optimisers, position)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(trainer_module, "write_checkpoint", slow)
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    assert written == [("pretrain", 1), ("pretrain", 12), ("sequence", 1), ("sequence", 12)]
 
 
 def test_players_of_one_stage_each_move_their_own(tmp_path):

@@ -94,7 +94,7 @@ def to_unit(planes: Tensor) -> Tensor:
     import torch
 
     # by a number, CUDA would multiply with the reciprocal; by a tensor, it divides
-    return planes.float().div_(torch.tensor(255.0, device=planes.device))
+    return planes.float().div_(torch.full((), 255.0, device=planes.device))
 
 
 def _to_planes(frames: ByteArray) -> Tensor:
@@ -249,7 +249,7 @@ class ClipSampler:
 
         wanted = _Step(stage, step, batch_size, pairs, frames or self._frames)
         if self._resident is not None:
-            rows = torch.from_numpy(self._rows(wanted)).to(self._device)
+            rows = self._send(torch.from_numpy(self._rows(wanted)))
             planes = self._resident.index_select(0, rows.view(-1))
             return planes.view(*rows.shape, *planes.shape[1:])
         known, future = self._ahead or (None, None)
@@ -257,7 +257,13 @@ class ClipSampler:
             future = self._reader.submit(self._read, wanted)
         following = wanted._replace(step=step + 1)
         self._ahead = following, self._reader.submit(self._read, following)
-        return future.result().to(self._device, non_blocking=True)
+        return self._send(future.result())
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """Copies to the device; pinned, because of other memory torch awaits the copy's end."""
+        if self._device.startswith("cuda"):
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.to(self._device)
 
     def _rows(self, wanted: _Step) -> IntArray:
         """Draws the frames of a batch: their places among the frames of the chosen clips."""
@@ -278,7 +284,7 @@ class ClipSampler:
         return np.concatenate(halves, axis=1)
 
     def _read(self, wanted: _Step) -> Tensor:
-        """Reads a batch from the memory map, uint8 ``[B, T, C, H, W]``, pinned where that pays."""
+        """Reads a batch from the memory map, uint8 ``[B, T, C, H, W]``, pinned for CUDA."""
         rows = self._rows(wanted)
         clip = np.searchsorted(self._offsets, rows, side="right") - 1
         frames = self._store.frames_at(self._indices[clip], rows - self._offsets[clip])

@@ -118,4 +118,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Detached, contiguous, on the CPU and sharing no storage, as safetensors wants them."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }

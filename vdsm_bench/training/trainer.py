@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import Batch, Player, Progress, Stage, VideoModel
+from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel
 from vdsm_bench.devices import launch_fabric
-from vdsm_bench.errors import ContractError, DivergedError, UsageError
+from vdsm_bench.errors import DivergedError, UsageError
 from vdsm_bench.files import write_bytes
 from vdsm_bench.seeding import derive_seed
 from vdsm_bench.training.checkpoint import (
@@ -28,11 +28,15 @@ from vdsm_bench.training.checkpoint import (
     write_checkpoint,
 )
 from vdsm_bench.training.journal import Journal
+from vdsm_bench.training.meter import Meter
+from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep
 
-#: every LOG_EVERY-th step is logged, and the first
+#: every LOG_EVERY-th step is logged, and the first; no step goes unchecked for longer
 LOG_EVERY = 10
 #: seconds between two checkpoints; how often they are written changes no number
 CHECKPOINT_SECONDS = 20.0
+#: and no fewer than so many times the seconds that the last one took
+CHECKPOINT_REST = 20.0
 LAST, WEIGHTS = "last.safetensors", "model.safetensors"
 
 EpochHook = Callable[[str, int, VideoModel], Mapping[str, Any]]
@@ -54,14 +58,6 @@ class TrainingSummary:
     steps: Mapping[str, int]
     seconds: float
     figures: Mapping[str, Any] = field(default_factory=dict)
-
-
-def learning_rate(settings: StageSettings, step: int) -> float:
-    """Returns the learning rate of a step: rising, constant, then falling over the cool-down."""
-    n_steps = settings.epochs * settings.batches_per_epoch
-    left = (n_steps - step) / (settings.cool_down * n_steps) if settings.cool_down else 1.0
-    risen = (step + 1) / settings.warm_up if settings.warm_up else 1.0
-    return settings.learning_rate * min(1.0, risen, max(left, 0.05))
 
 
 class PlayerLoss(nn.Module):
@@ -127,6 +123,8 @@ class Trainer:
         self.settings, self.sampler, self.folder, self.seed = settings, sampler, folder, seed
         self._on_epoch, self._progress = on_epoch, progress
         self.fabric = launch_fabric(device)
+        #: where the device is the processor itself, looking at a step costs nothing
+        self._looks_always = self.fabric.device.type == "cpu"
         self.model = model
         self._loss = self.fabric.setup_module(PlayerLoss(model))
         self._journal = Journal(folder / "train.jsonl", [stage.name for stage in self.stages])
@@ -171,71 +169,66 @@ class Trainer:
     def _train_stage(self, stage: Stage, first: int, saved: Mapping[str, Tensor]) -> None:
         settings, n_steps = self.settings[stage.name], self._n_steps(stage.name)
         self._freeze(stage)
-        optimisers = {player.name: self._optimiser(player, settings) for player in stage.players}
-        for name, optimiser in optimisers.items():
+        work = StageStep(self.fabric, self._loss, stage, settings)
+        for name, optimiser in work.optimisers.items():
             restore_optimiser(optimiser, saved, name)
         started = written = time.monotonic()
+        pause = CHECKPOINT_SECONDS
         spent = self._seconds
         self._training_mode()
         for step in range(first, n_steps):
-            terms = self._step(stage, step, settings, optimisers)
             epoch, inside = divmod(step, settings.batches_per_epoch)
-            if step == 0 or (step + 1) % LOG_EVERY == 0:
-                self._journal.write(stage.name, epoch, step, terms)
-            if inside == settings.batches_per_epoch - 1:
+            torch.manual_seed(derive_seed(self.seed, "train", stage.name, step))
+            work.take(self._batch(stage.name, step), (epoch, settings.epochs, step, n_steps))
+            logs = step == 0 or (step + 1) % LOG_EVERY == 0
+            ends = inside == settings.batches_per_epoch - 1
+            due = step == n_steps - 1 or time.monotonic() - written > pause
+            if not (self._looks_always or logs or ends or due):
+                continue
+            figures = self._look(stage.name, work.meter, first, step + 1)
+            if logs:
+                self._journal.write(stage.name, epoch, step, figures)
+            if ends:
                 self._end_epoch(stage.name, epoch, step)
             self._seconds = spent + time.monotonic() - started
-            if time.monotonic() - written > CHECKPOINT_SECONDS or step == n_steps - 1:
-                position = Position(stage.name, step + 1, self._seconds)
-                write_checkpoint(self._checkpoints / LAST, self.model, optimisers, position)
+            if due:
+                position, begun = Position(stage.name, step + 1, self._seconds), time.monotonic()
+                write_checkpoint(self._checkpoints / LAST, self.model, work.optimisers, position)
                 written = time.monotonic()
+                pause = max(CHECKPOINT_SECONDS, CHECKPOINT_REST * (written - begun))
             if self._progress is not None:
-                detail = f"epoch {epoch + 1}/{settings.epochs} {self._detail(terms)}"
+                detail = f"epoch {epoch + 1}/{settings.epochs} {self._detail(figures)}"
                 self._progress(f"train {stage.name}", step + 1, n_steps, detail)
+        self.model.zero_grad(set_to_none=True)
 
-    def _step(
-        self,
-        stage: Stage,
-        step: int,
-        settings: StageSettings,
-        optimisers: Mapping[str, Any],
-    ) -> dict[str, float]:
-        """Every player takes one optimisation step on the same batch; returns the logged terms."""
-        torch.manual_seed(derive_seed(self.seed, "train", stage.name, step))
-        clip = self.sampler.batch(
-            stage.name, step, settings.batch_size, settings.pairs, settings.frames
-        ).to(self.fabric.device)
-        epoch = step // settings.batches_per_epoch
-        place = (epoch, settings.epochs, step, self._n_steps(stage.name))
-        logged: dict[str, float] = {}
-        for player in stage.players:
-            if len(stage.players) > 1:
-                self._free_only(stage, player)
-            optimiser = optimisers[player.name]
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(settings, step) * player.rate
-            optimiser.zero_grad(set_to_none=True)
-            loss, terms = self._loss(clip, settings.pairs, stage.name, player.name, place)
-            prefix = "" if len(stage.players) == 1 else f"{player.name}/"
-            figures = {f"{prefix}{key}": value.item() for key, value in terms.items()}
-            figures[f"{prefix}loss"] = loss.item()
-            if not math.isfinite(figures[f"{prefix}loss"]):
-                self._diverge(stage.name, step, clip, figures)
-            self.fabric.backward(loss)
-            if settings.gradient_clip is not None:
-                self.fabric.clip_gradients(self._loss, optimiser, max_norm=settings.gradient_clip)
-            optimiser.step()
-            logged.update(figures)
-        return logged
+    def _batch(self, stage: str, step: int) -> Tensor:
+        """Returns a step's batch, on the device."""
+        settings = self.settings[stage]
+        clip = self.sampler.batch(stage, step, settings.batch_size, settings.pairs, settings.frames)
+        return clip.to(self.fabric.device)
 
-    def _diverge(self, stage: str, step: int, clip: Tensor, figures: Mapping[str, float]) -> None:
+    def _look(self, stage: str, meter: Meter, begun: int, done: int) -> Mapping[str, float]:
+        """Waits for the device; returns the last step's figures.
+
+        Raises:
+            DivergedError: one of the steps from ``begun`` up to ``done`` was not finite.
+        """
+        reading = meter.read()
+        if reading.sound < done - begun:
+            self._diverge(stage, begun + reading.sound, reading.figures)
+        return reading.figures
+
+    def _diverge(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
         path = self.folder / "diverged-batch.safetensors"
         header = {"stage": stage, "step": str(step)}
-        write_bytes(path, save({"clip": clip.cpu().contiguous()}, metadata=header))
+        clip = self._batch(stage, step).cpu().contiguous()
+        write_bytes(path, save({"clip": clip}, metadata=header))
         bad = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        wrong = [key for key, value in figures.items() if not math.isfinite(value)]
+        gradient = next((key for key in wrong if key.endswith(WATCHED)), LOSS).endswith(GRADIENT)
         raise DivergedError(
-            f"The loss of stage '{stage}' is not finite at step {step} ({bad}); "
-            f"its batch is in {path}.",
+            f"The {'gradient' if gradient else 'loss'} of stage '{stage}' is not finite at step "
+            f"{step} ({bad}); its batch is in {path}.",
             hint=f"--set training.{stage}.learning_rate=<smaller> or "
             f"--set training.{stage}.gradient_clip=1.0",
         )
@@ -263,12 +256,6 @@ class Trainer:
             for parameter in player.parameters:
                 parameter.requires_grad_(True)
 
-    def _free_only(self, stage: Stage, player: Player) -> None:
-        mine = {id(parameter) for parameter in player.parameters}
-        for other in stage.players:
-            for parameter in other.parameters:
-                parameter.requires_grad_(id(parameter) in mine)
-
     def _training_mode(self) -> None:
         """Training mode, but not for frozen modules: their running statistics must not move."""
         self.model.train()
@@ -276,14 +263,3 @@ class Trainer:
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
-
-    def _optimiser(self, player: Player, settings: StageSettings) -> Any:
-        if not player.parameters:
-            raise ContractError(f"Player '{player.name}' has no parameters to train.")
-        adam = torch.optim.Adam(
-            player.parameters,
-            lr=settings.learning_rate * player.rate,
-            betas=player.betas,
-            fused=self.fabric.device.type in ("cpu", "cuda"),
-        )
-        return self.fabric.setup_optimizers(adam)

@@ -213,7 +213,7 @@ class VDSM(VideoModel):
             "lambda_d": annealing.motion,
             "pose_match": annealing.match or None,
         }
-        constants = {k: torch.tensor(v) for k, v in weights.items() if v is not None}
+        constants = {k: batch.clip.new_full((), v) for k, v in weights.items() if v is not None}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
 
     # -- the two Pyro pairs ------------------------------------------------------------------
@@ -312,7 +312,8 @@ class VDSM(VideoModel):
         elif self.likelihood == "continuous-bernoulli":
             density = dist.ContinuousBernoulli(logits=logits, validate_args=False)
         else:
-            density = dist.Normal(torch.sigmoid(logits), self.pixel_scale, validate_args=False)
+            scale = logits.new_full((), self.pixel_scale)
+            density = dist.Normal(torch.sigmoid(logits), scale, validate_args=False)
         pyro.sample("x", density.to_event(4), obs=clip)
 
     # -- codes -------------------------------------------------------------------------------
@@ -368,5 +369,7 @@ class VDSM(VideoModel):
 
 
 def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> Any:
+    if isinstance(scale, float):  # filled there: given a number, torch would wait for the device
+        scale = loc.new_full((), scale)
     normal: Any = dist.Normal(loc, scale, validate_args=False)
     return normal.to_event(event_dims)
