@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from tests.models.tiny import build
+from tests.training.toys import SETTINGS, Noise
+from tests.training.waits import HostWaits
+from vdsm_bench.data.clips import to_unit
+from vdsm_bench.training.step import StageStep
+from vdsm_bench.training.trainer import Trainer
+
+PAIRS = {"pairs": True, "frames": 6, "gradient_clip": 1.0}
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rnn_dropout": 0.2},
+        {"likelihood": "gaussian", "identity_from": "partner", "pose_match": [1.0, 0.0]},
+        {"likelihood": "continuous-bernoulli", "pose_shut": 0.5},
+    ],
+    ids=lambda arguments: ",".join(arguments),
+)
+def test_a_step_never_waits_for_the_device(tmp_path, stage, arguments):
+    settings = {
+        name: each.model_copy(update=PAIRS if name == "pretrain" else {"gradient_clip": 1.0})
+        for name, each in SETTINGS.items()
+    }
+    trainer = Trainer(build(**arguments), settings, Noise(), folder=tmp_path, seed=0)
+    chosen = trainer.stages[stage]
+    work = StageStep(trainer.fabric, trainer._loss, chosen, settings[chosen.name])
+    clip = torch.rand(2, 6, 3, 16, 16)
+    for epoch in (0, 3):
+        with HostWaits() as waits:
+            work.take(clip, (epoch, 4, 3 * epoch, 12))
+        assert waits.found == []
+    assert work.meter.read().sound == 2
+
+
+def test_the_watch_sees_what_waits():
+    values = torch.rand(3)
+    for waits in (
+        lambda: values.sum().item(),
+        lambda: bool(values[0] > 0),
+        lambda: torch.tensor(0.5),
+        lambda: torch.distributions.Normal(values, 1.0),
+        lambda: values[values > 0.5],
+    ):
+        with HostWaits() as watch:
+            waits()
+        assert watch.found
+
+
+def test_bytes_become_pixels_without_a_wait_and_with_the_exact_quotients():
+    planes = torch.arange(256, dtype=torch.uint8)
+    with HostWaits() as waits:
+        unit = to_unit(planes)
+    assert waits.found == []
+    assert unit.tolist() == [torch.tensor(n / 255, dtype=torch.float32).item() for n in range(256)]
