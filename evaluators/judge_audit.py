@@ -31,7 +31,7 @@ _COLUMNS = (
     "transfer_accuracy",
 )
 #: rows that show what is to be seen
-_TRUE = ("real-test", "label-oracle")
+_TRUE = ("real-test", "real-validation", "label-oracle")
 _Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -151,7 +151,7 @@ def _refused(constant: ConstantJudge, clips: JudgeClips, settings: JudgeSettings
 def _copies(rows: _Rows, floor: float) -> list[Check]:
     """A copy is judged exactly as the real clip that it is."""
     found = []
-    real = rows["real-test"]
+    real = next(rows[name] for name in _TRUE if name in rows)
     for name, kept, lost, leak in (
         ("copy-identity-clip", "identity_accuracy", "dynamic_accuracy", "action_leak"),
         ("copy-motion-clip", "dynamic_accuracy", "identity_accuracy", "identity_leak"),

@@ -221,3 +221,14 @@ def test_a_value_of_another_type_is_refused(value):
 )
 def test_a_list_is_a_tuple_and_a_whole_number_a_float(annotation, value):
     check_value(annotation, "width", value, "encoders/wide")
+
+
+@pytest.mark.parametrize("name", BUILT_IN.names("suites"))
+def test_every_suite_of_the_catalogue_resolves_to_cells_that_differ(name):
+    from vdsm_bench.runs.suites import load_suite, plan_suite
+
+    suite = load_suite(BUILT_IN, name)
+    cells = plan_suite(BUILT_IN, suite)
+    found = [cell.config.model_dump_json() for cell in cells]
+    assert len(set(found)) == len(found), "two variants are the same"
+    assert all(variant.summary for variant in suite.variants.values())

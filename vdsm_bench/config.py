@@ -149,6 +149,8 @@ class EvaluationSettings(Settings):
         pairs: length of the fixed pair list.
         bootstrap: resamples behind every interval.
         batch_size: clips per forward pass; does not change any number.
+        part: whose clips are scored. ``validation`` is for choosing between settings, so that
+            the choice sees no test clip; such rows stand apart.
         scores: dear evaluators to compute beside the usual ones, each a name or a mapping with
             ``name`` and its arguments; does not change any other number.
     """
@@ -157,6 +159,7 @@ class EvaluationSettings(Settings):
     pairs: int = Field(1000, ge=1)
     bootstrap: int = Field(1000, ge=10)
     batch_size: int = Field(64, ge=1)
+    part: Literal["test", "validation"] = "test"
     scores: list[str | dict[str, Any]] = Field(default_factory=list)
 
 

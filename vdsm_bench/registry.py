@@ -32,6 +32,7 @@ KINDS: dict[str, str | None] = {
     "baselines": None,
     "ablations": None,
     "presets": None,
+    "suites": None,
 }
 #: constructor arguments that the frame supplies, never the user
 CONTEXT_ARGUMENTS: dict[str, frozenset[str]] = {

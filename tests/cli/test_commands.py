@@ -258,3 +258,45 @@ def test_prepare_makes_the_sets_that_come_from_the_same_files(capsys, tmp_path, 
     assert [line.partition(":")[0] for line in both.splitlines()] == ["sprites", "sprites-1296"]
     one = call(capsys, "data", "prepare", "sprites", "--from", str(tmp_path), "--only").out
     assert [line.partition(":")[0] for line in one.splitlines()] == ["sprites"]
+
+
+SUITE = """
+models: [toy, diverging]
+datasets: [toy-squares]
+preset: smoke
+settings: {evaluation: {part: validation}}
+variants:
+  wide: {summary: A wider code., change: {model: {code: 9}}}
+"""
+
+
+def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SUITE)
+    suite = ["--suite", str(path)]
+    plan = call(capsys, "run", *suite, "--dry-run").out.splitlines()
+    assert plan[-1] == "4 cells, 0 of them done"
+    answer = call(capsys, "run", *suite, "--only", "wi*", "--device", "cpu", expect=1)
+    assert "toy-squares/toy[code=9]/smoke-seed0 (wide): done" in answer.out
+    assert "toy-squares/diverging[code=9]/smoke-seed0 (wide): diverged" in answer.out
+    assert f"vdsm-bench leaderboard --suite {path}" in answer.err
+    call(capsys, "run", *suite, "--model", "toy", "--seeds", "0,1", "--device", "cpu")
+    plan = json.loads(call(capsys, "run", *suite, "--dry-run", "--json").out)
+    assert [(item["variant"], item["action"]) for item in plan] == [
+        (None, "reuse"), (None, "new"), ("wide", "reuse"), ("wide", "continue"),
+    ]  # fmt: skip
+    rows = json.loads(call(capsys, "leaderboard", *suite, "--json").out)
+    assert [(row["variant"], row["seeds"]) for row in rows] == [
+        ("base", "0 1"), ("base", ""), ("wide", "0 1"), ("wide", ""),
+    ]  # fmt: skip
+    table = call(capsys, "leaderboard", *suite).out
+    assert "### toy-squares, scored on validation clips" in table
+    assert "| toy: wide | 2 |" in table
+    assert "Not measured: diverging: base, diverging: wide (seed 0: diverged)." in table
+
+
+def test_options_that_need_a_suite_say_so(capsys):
+    answer = call(capsys, "leaderboard", "--seeds", "0", expect=2)
+    assert "--seeds says which cells of a suite" in answer.err
+    assert "--suite" in call(capsys, *RUN, "--model", "toy", "--only", "x", expect=2).err
+    assert "--model is missing" in call(capsys, *RUN, expect=2).err

@@ -40,7 +40,7 @@ SCORES = (
     "kid_judge_transferred",
 )
 _LEADING = (
-    "slot", "dataset", "model", "preset", "image_size", "frames", "split", "supervision",
+    "slot", "dataset", "model", "preset", "image_size", "frames", "split", "part", "supervision",
     "seeds", "n_seeds",
 )  # fmt: skip
 _TRAILING = (
@@ -133,7 +133,8 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
     collapsed = [cell["collapsed"] for cell in cells if cell["collapsed"] is not None]
     trained = [c["training_seconds"] for c in cells if c["training_seconds"] is not None]
     row = _empty_row(
-        **{key: first[key] for key in _LEADING[:8] if key != "preset"},
+        **{key: first[key] for key in _LEADING[:9] if key not in ("preset", "part")},
+        part=first["protocol"].get("part", "test"),
         preset=_preset(first["preset"], records[0].config),
         seeds=" ".join(map(str, seeds)),
         n_seeds=len(seeds),
@@ -201,6 +202,7 @@ def _unfinished_row(record: CellRecord) -> Row:
     row["model"] = content.get("instance", row["model"])
     row["preset"] = _preset(config.get("preset"), content)
     row["seeds"] = str(config.get("seed"))
+    row["part"] = config.get("evaluation", {}).get("part")
     if isinstance(data, dict):
         row.update({key: data.get(key) for key in ("image_size", "frames", "split")})
     return row
@@ -237,6 +239,7 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
             identity_by_factor=by_factor([control.get("long", [])]),
             judge_accuracy=content["judge"]["lowest_accuracy"],
             status="done",
+            part=content["protocol"].get("part", "test"),
             protocol=content["protocol"]["judge"],
             key=content["key"],
             note=control["expected"],
@@ -260,6 +263,7 @@ def _order(row: Row) -> tuple[Any, ...]:
     return (
         str(row["dataset"]),
         str(row["protocol"] or "~"),
+        row["part"] == "validation",
         _SLOT_ORDER.get(row["slot"], 9),
         row["status"] != "done",
         -best,

@@ -88,8 +88,9 @@ def _remarks(title: str, rows: Sequence[Row]) -> list[RenderableType]:
 def _title(row: Row) -> str:
     judge = row["judge_accuracy"]
     said = "" if judge is None else f" · judge ≥ {judge:.3f}"
+    part = "" if row["part"] == "test" else f" ({row['part']} clips)"
     return (
-        f"{row['dataset']} · held out: {row['split']} · {row['image_size']} px · "
+        f"{row['dataset']} · held out: {row['split']}{part} · {row['image_size']} px · "
         f"{row['frames']} frames{said} · protocol {row['protocol']}"
     )
 

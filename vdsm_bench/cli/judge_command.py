@@ -180,7 +180,7 @@ def _told(found: Mapping[str, Any]) -> str:
 
 
 def _used(dataset: str, session: Session) -> str:
-    from vdsm_bench.cli.run_command import stand_in
+    from vdsm_bench.cli.cell_options import stand_in
 
     return stand_in(dataset, session)
 

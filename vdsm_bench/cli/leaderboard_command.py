@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import click
 
+from vdsm_bench.cli.cell_options import Asked, cell_options
 from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
 
 
 @click.command("leaderboard")
+@cell_options
 @click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
 @click.option("--all", "everything", is_flag=True, help="A wide table, with intervals.")
 @click.option("--reported", is_flag=True, help="Add rows quoted from papers, with their protocol.")
 @json_option
 @pass_session
 def command(
-    session: Session, as_csv: bool, everything: bool, reported: bool, as_json: bool
+    session: Session, asked: Asked, as_csv: bool, everything: bool, reported: bool, as_json: bool
 ) -> None:
-    """Show the scores of all cells, with controls and the real-test ceiling."""
+    """Show the scores of all cells, with controls and the real-test ceiling.
+
+    With --suite: one line per variant of the suite as Markdown, means over seeds.
+    """
+    if asked.suite is not None:
+        _show_suite(session, asked, as_csv=as_csv, as_json=as_json)
+        return
+    if asked.given:
+        from vdsm_bench.errors import UsageError
+
+        raise UsageError(f"{asked.given[0]} says which cells of a suite.", hint="--suite NAME")
     from vdsm_bench.boards.leaderboard import leaderboard, reported_row, to_csv
 
     rows = leaderboard(session.runs_dir)
@@ -43,3 +55,19 @@ def command(
         width = None if sys.stdout.isatty() else WIDTH
         width = 2 * WIDTH if everything else width
         Console(width=width).print(render(rows, everything=everything))
+
+
+def _show_suite(session: Session, asked: Asked, *, as_csv: bool, as_json: bool) -> None:
+    from vdsm_bench.boards.suite_table import suite_rows, to_csv, to_markdown
+    from vdsm_bench.runs.suites import load_suite
+
+    table = session.catalogue()
+    cells = asked.cells(session, asked.layers())
+    rows = suite_rows(cells, session.runs_dir, any_seed=asked.seeds is None)
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        click.echo(to_csv(rows), nl=False)
+    else:
+        variants = load_suite(table, str(asked.suite)).everything(table)
+        click.echo(to_markdown(rows, {name: each.summary for name, each in variants.items()}))

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vdsm_bench.cli.context import (
-    Session,
-    complete_names,
-    json_option,
-    note,
-    pass_session,
-    print_json,
-)
+from vdsm_bench.cli.cell_options import Asked, cell_options
+from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
 
 if TYPE_CHECKING:
     from vdsm_bench.runs.cell import Cell
@@ -22,46 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    required=True,
-    metavar="NAME[KEY=VALUE,...]",
-    shell_complete=complete_names("models"),
-    help="Model; may be given several times.",
-)
-@click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    required=True,
-    metavar="NAME",
-    shell_complete=complete_names("datasets"),
-    help="Dataset; may be given several times.",
-)
-@click.option(
-    "--preset",
-    default="small",
-    show_default=True,
-    metavar="NAME",
-    shell_complete=complete_names("presets"),
-    help="Size of the experiment.",
-)
-@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Seeds.")
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="YAML file with the sections of --set.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="One setting, for example data.frames=10 or training.sequence.epochs=5.",
-)
+@cell_options
 @click.option(
     "--protocol",
     type=click.Choice(["vdsm-notebook"]),
@@ -75,12 +30,7 @@ if TYPE_CHECKING:
 @pass_session
 def command(
     session: Session,
-    models: tuple[str, ...],
-    datasets: tuple[str, ...],
-    preset: str,
-    seeds: str,
-    config_file: Path | None,
-    assignments: tuple[str, ...],
+    asked: Asked,
     protocol: str | None,
     device: str,
     fresh: bool,
@@ -89,23 +39,12 @@ def command(
     as_json: bool,
 ) -> int:
     """Train and score models on datasets; typing it twice continues or reuses."""
-    from vdsm_bench.notation import parse_assignments, read_config_file
-    from vdsm_bench.runs.cell import plan_cells
-
-    layers = [read_config_file(config_file)] if config_file is not None else []
-    layers.append(parse_assignments(assignments))
+    layers = asked.layers()
     if protocol is not None:
         layers.append(with_score(layers, protocol))
-    cells = plan_cells(
-        session.catalogue(),
-        models=models,
-        datasets=[stand_in(name, session) for name in datasets],
-        seeds=parse_seeds(seeds),
-        preset=preset,
-        layers=layers,
-    )
+    cells = asked.cells(session, layers)
     if dry_run:
-        _show_plan(cells, session.runs_dir, fresh, as_json)
+        _show_plan(cells, session.runs_dir, fresh, as_json, short=asked.suite is not None)
         return 0
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.runs.execute import RunContext, run_cells
@@ -124,7 +63,9 @@ def command(
     if as_json:
         print_json([outcome.as_json() for outcome in outcomes])
     else:
-        show_outcomes(outcomes)
+        show_outcomes(outcomes, short=asked.suite is not None)
+    if asked.suite is not None:
+        note(f"next: vdsm-bench leaderboard --suite {asked.suite}")
     return exit_code(outcomes)
 
 
@@ -139,47 +80,22 @@ def with_score(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return {"evaluation": {"scores": [*before, name]}}
 
 
-def stand_in(name: str, session: Session) -> str:
-    """Returns the dataset to use for a name; says so where it is a stand-in (DESIGN §6)."""
-    from vdsm_bench.data.locate import data_root, dataset_to_use
-
-    used = dataset_to_use(session.catalogue(), name, data_root(session.data_dir))
-    if used != name:
-        note(
-            f"{name}: nothing is configured for it, so this runs on its stand-in {used}; rows say "
-            f"{used}.\n  for the real clips: vdsm-bench data prepare {name} --from FOLDER"
-        )
-    return used
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Parses ``0,1,2``.
-
-    Raises:
-        UsageError: not a list of whole numbers from 0.
-    """
-    from vdsm_bench.errors import UsageError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError(f"--seeds wants whole numbers from 0, like 0,1,2; got '{text}'.")
-    return [int(part) for part in parts]
-
-
 def exit_code(outcomes: list[Outcome]) -> int:
     """Returns 0, the code all cells failed with, or 1 where only some failed or they differ."""
     codes = {outcome.exit_code for outcome in outcomes}
     return codes.pop() if len(codes) == 1 else 1
 
 
-def show_outcomes(outcomes: list[Outcome]) -> None:
-    """Prints the rows, the pictures and the failures."""
+def show_outcomes(outcomes: list[Outcome], *, short: bool = False) -> None:
+    """Prints the rows, the pictures and the failures; one line of each cell if ``short``."""
     for outcome in outcomes:
         if outcome.metrics is None:
             click.echo(f"{outcome.label}: {outcome.state}")
             note(f"error: {outcome.error}")
             continue
         click.echo(f"{outcome.label}: {'reused' if outcome.reused else 'done'}")
+        if short:
+            continue
         for line in row_lines(outcome.metrics):
             click.echo(f"  {line}")
         for picture in outcome.pictures:
@@ -217,7 +133,9 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _show_plan(cells: list[Cell], runs_dir: Path, fresh: bool, as_json: bool) -> None:
+def _show_plan(
+    cells: list[Cell], runs_dir: Path, fresh: bool, as_json: bool, *, short: bool
+) -> None:
     from vdsm_bench.runs.plan import describe_plan
 
     plan = describe_plan(cells, runs_dir, fresh=fresh)
@@ -226,6 +144,8 @@ def _show_plan(cells: list[Cell], runs_dir: Path, fresh: bool, as_json: bool) ->
         return
     for item in plan:
         click.echo(f"{item['cell']}: {item['action']}")
+        if short:
+            continue
         click.echo(
             f"  clips: {item['image_size']} px, {item['frames']} frames, stride {item['stride']}, "
             f"held out: {item['split'] or 'as the dataset says'}"
@@ -233,3 +153,6 @@ def _show_plan(cells: list[Cell], runs_dir: Path, fresh: bool, as_json: bool) ->
         for name, text in item["stages"].items():
             click.echo(f"  stage {name}: {text}")
         click.echo(f"  judge: {item['judge']}\n  scored on at most: {item['scored']}")
+    if short:
+        done = sum(item["action"] == "reuse" for item in plan)
+        click.echo(f"{len(plan)} cells, {done} of them done")

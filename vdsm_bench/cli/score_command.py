@@ -108,8 +108,9 @@ def command(
             "Give a file of predictions to score, or --template DIR to write what is asked of it.",
             hint=f"vdsm-bench score --template request --dataset {dataset}",
         )
+    from vdsm_bench.cli.cell_options import stand_in
     from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.cli.run_command import show_outcomes, stand_in
+    from vdsm_bench.cli.run_command import show_outcomes
     from vdsm_bench.registry import registry
 
     used = stand_in(dataset, session)

@@ -41,8 +41,8 @@ def command(
     out: Path | None,
 ) -> None:
     """Write a swap grid as GIF and PNG: identities across, motions down."""
+    from vdsm_bench.cli.cell_options import stand_in
     from vdsm_bench.cli.progress import reporter
-    from vdsm_bench.cli.run_command import stand_in
     from vdsm_bench.runs.pick import pick_cell
 
     if dataset is not None:

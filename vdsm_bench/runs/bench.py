@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,14 +72,21 @@ class Bench:
         store: the clips.
         splits: who is trained on and who is scored.
         data: window, size, rule.
+        part: whose clips are scored.
     """
 
     store: ClipStore
     splits: Splits
     data: DataSettings
+    part: Literal["test", "validation"] = "test"
 
     @classmethod
-    def of(cls, store: ClipStore, data: DataSettings) -> Bench:
+    def of(
+        cls,
+        store: ClipStore,
+        data: DataSettings,
+        part: Literal["test", "validation"] = "test",
+    ) -> Bench:
         """Splits a store as the settings say.
 
         Raises:
@@ -93,7 +100,7 @@ class Bench:
                 hint=f"--set data.image_size={min(height, width)}   (or smaller)",
             )
         rule = data.split or store.card.get("split", "clips")
-        return cls(store, make_splits(store, rule), data)
+        return cls(store, make_splits(store, rule), data, part)
 
     @property
     def shape(self) -> ClipShape:
@@ -130,6 +137,16 @@ class Bench:
     def test(self) -> LabelledClips:
         """All test clips."""
         return self.clips(self.splits.test)
+
+    @property
+    def scored(self) -> LabelledClips:
+        """The clips that are scored: the test clips, or those of validation."""
+        return self.test if self.part == "test" else self.validation
+
+    @property
+    def scored_indices(self) -> Integers:
+        """Their numbers in the clip store."""
+        return self.splits.parts()[self.part]
 
     @cached_property
     def cells(self) -> LabelledClips:

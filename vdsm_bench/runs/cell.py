@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.config import CellConfig, content_key, resolve
+from vdsm_bench.config import CellConfig, canonical_json, content_key, resolve
 from vdsm_bench.registry import Registry, split_part
-from vdsm_bench.runs.folder import CellFolder, scan_cells
+from vdsm_bench.runs.folder import CellRecord, scan_cells
 
 #: settings that change no number: the speed, and what is computed beside the row's own scores
 NO_NUMBER = {"evaluation": ("batch_size", "scores")}
@@ -24,16 +24,19 @@ class Cell:
     Attributes:
         config: the resolved configuration.
         instance: canonical model instance name.
+        variant: what a suite calls its settings, or None.
     """
 
     config: CellConfig
     instance: str
+    variant: str | None = None
 
     @property
     def label(self) -> str:
         """``dataset/model/preset-seed<k>``: how the cell is called in messages."""
         config = self.config
-        return f"{config.data.dataset}/{self.instance}/{config.preset}-seed{config.seed}"
+        where = f"{config.data.dataset}/{self.instance}/{config.preset}-seed{config.seed}"
+        return where if self.variant is None else f"{where} ({self.variant})"
 
 
 @dataclass(frozen=True)
@@ -163,10 +166,27 @@ def folder_name(instance: str) -> str:
     return f"{name[:_LONGEST_NAME]}~{content_key(instance)}"
 
 
-def find_folder(runs_dir: Path, cell: Cell) -> CellFolder | None:
-    """Finds the folder of a cell by its configuration alone, without opening its data."""
-    wanted = comparable(cell.config)
-    for record in scan_cells(runs_dir):
-        if record.config is not None and record.config.get("comparable") == wanted:
-            return CellFolder(record.path)
-    return None
+class KnownCells:
+    """The cells under a runs folder, found by their configuration without opening their data."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._by_seed: dict[str, dict[int, CellRecord]] = {}
+        found = scan_cells(runs_dir)
+        for record in sorted(found, key=lambda each: each.status.time if each.status else ""):
+            # of two that differ in their data alone the newer is kept
+            tree = (record.config or {}).get("comparable")
+            if isinstance(tree, dict):
+                self._by_seed.setdefault(_but_for_seed(tree), {})[tree["seed"]] = record
+
+    def find(self, config: CellConfig) -> CellRecord | None:
+        """Returns the cell of a configuration, or None."""
+        return self.seeds(config).get(config.seed)
+
+    def seeds(self, config: CellConfig) -> dict[int, CellRecord]:
+        """Returns the cells of a configuration under whatever seed, by seed."""
+        found = self._by_seed.get(_but_for_seed(comparable(config)), {})
+        return dict(sorted(found.items()))
+
+
+def _but_for_seed(tree: Mapping[str, Any]) -> str:
+    return canonical_json({**tree, "seed": None})

@@ -19,7 +19,7 @@ from vdsm_bench.runs.cell import NO_NUMBER
 from vdsm_bench.runs.protocol import GatedJudge, ScoringProtocol, tool
 from vdsm_bench.runs.reporting import Reporter
 
-_CEILING = "The judge on the real test clips themselves: the best any model can get."
+_CEILING = "The judge on the real clips themselves: the best any model can get."
 _ORACLE = "The true transfers, drawn from the drawing parameters: about 1."
 
 
@@ -56,7 +56,7 @@ def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter)
     subjects: dict[str, Any] = tool(protocol.table, "make_controls")(bench.train)
     task = f"controls {bench.store.name}"
     ceiling = tool(protocol.table, "evaluate_ceiling")(judge.judge, protocol.request).as_json()
-    rows = [{"name": "real-test", "expected": _CEILING, **_scores(ceiling)}]
+    rows = [{"name": f"real-{bench.part}", "expected": _CEILING, **_scores(ceiling)}]
     for number, (name, subject) in enumerate(subjects.items()):
         reporter.progress(task, number, len(subjects), name)
         rows.append(
@@ -90,7 +90,7 @@ def oracle_outputs(protocol: ScoringProtocol) -> Outputs | None:
         dataset = build_dataset(protocol.table, bench.store.name)
     except UsageError:  # a store whose dataset is not in this catalogue any more
         return None
-    chosen = protocol.test_indices
+    chosen = protocol.scored_indices
     window = {
         "frames": bench.data.frames,
         "stride": bench.data.stride,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.config import CellConfig, DataSettings
+from vdsm_bench.config import CellConfig
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import choose_device, prepare_process
 from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError, disk_error
@@ -102,13 +102,14 @@ class Desk:
     device: str
     _benches: dict[str, Bench] = field(default_factory=dict)
 
-    def bench(self, data: DataSettings) -> Bench:
-        """Opens and splits the clips that settings ask for."""
-        key = data.model_dump_json()
+    def bench(self, config: CellConfig) -> Bench:
+        """Opens and splits the clips that a configuration asks for."""
+        data, part = config.data, config.evaluation.part
+        key = f"{data.model_dump_json()} {part}"
         if key not in self._benches:
             context = self.context
             store = open_store(context.table, data.dataset, context.data_dir, context.reporter)
-            self._benches[key] = Bench.of(store, data)
+            self._benches[key] = Bench.of(store, data, part)
         return self._benches[key]
 
 
@@ -126,7 +127,7 @@ def run_cells(cells: Sequence[Cell], context: RunContext) -> list[Outcome]:
 def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
     folder: CellFolder | None = None
     try:
-        bench = desk.bench(cell.config.data)
+        bench = desk.bench(cell.config)
         protocol = ScoringProtocol(desk.context.table, bench, cell.config, desk.device)
         key = cell_key(desk.context.table, cell.config, data=bench.key, protocol=protocol.key)
         place = CellFolder(cell_path(desk.context.runs_dir, cell, key.key))

@@ -113,7 +113,7 @@ def score_file(
 def _protocol(config: CellConfig, context: RunContext) -> ScoringProtocol:
     prepare_process()
     store = open_store(context.table, config.data.dataset, context.data_dir, context.reporter)
-    bench = Bench.of(store, config.data)
+    bench = Bench.of(store, config.data, config.evaluation.part)
     return ScoringProtocol(context.table, bench, config, choose_device(context.device))
 
 

@@ -37,7 +37,8 @@ def open_protocol(
     """
     prepare_process()
     store = open_store(table, config.data.dataset, data_dir, reporter)
-    return ScoringProtocol(table, Bench.of(store, config.data), config, choose_device(device))
+    bench = Bench.of(store, config.data, config.evaluation.part)
+    return ScoringProtocol(table, bench, config, choose_device(device))
 
 
 def judge_of(

@@ -1,4 +1,4 @@
-"""Pictures of one trained model: a swap grid and reconstructions, of fixed test clips."""
+"""Pictures of one trained model: a swap grid and reconstructions, of fixed held-out clips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -
     Args:
         folder: where to.
         model: trained, on ``device``.
-        bench: whose test clips are shown.
+        bench: whose scored clips are shown.
         device: where the model is.
 
     Returns:
@@ -36,8 +36,8 @@ def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -
     if not {"encode", "generate"} <= model.capabilities:
         return []
     identities, motions = chosen_clips(bench)
-    who = bench.test.clips(identities)
-    what = bench.test.clips(motions)
+    who = bench.scored.clips(identities)
+    what = bench.scored.clips(motions)
     count = len(what), len(who)
     with torch.inference_mode():
         swaps = model.transfer(
@@ -81,9 +81,9 @@ def write_pair_strips(folder: Path, request: EvaluationRequest, outputs: Outputs
 
 
 def chosen_clips(bench: Bench) -> tuple[Integers, Integers]:
-    """Returns test rows of different identities, and of different motions; always the same."""
-    identities = bench.store.identities[bench.splits.test]
-    motions = bench.store.motions[bench.splits.test]
+    """Returns rows of scored clips, always the same: different identities, different motions."""
+    identities = bench.store.identities[bench.scored_indices]
+    motions = bench.store.motions[bench.scored_indices]
     who = _spread(identities, np.unique(identities, return_index=True)[1])
     left = np.flatnonzero(~np.isin(identities, identities[who]))
     rest = left if len(np.unique(motions[left])) > 1 else np.arange(len(motions))
@@ -92,8 +92,8 @@ def chosen_clips(bench: Bench) -> tuple[Integers, Integers]:
 
 
 def _motion_name(bench: Bench, row: int) -> str:
-    """Returns what a test clip does, in the words of its labels."""
-    clip = bench.splits.test[row]
+    """Returns what a scored clip does, in the words of its labels."""
+    clip = bench.scored_indices[row]
     factors = [factor for factor in bench.store.factors if factor.kind == "dynamic"]
     return " ".join(f.classes[int(bench.store.labels[f.name][clip])] for f in factors)
 

@@ -40,8 +40,8 @@ class PairsTable:
 
 
 def clip_ids(protocol: ScoringProtocol) -> list[str]:
-    """Returns the ids of the test clips: their numbers in the clip store, as text."""
-    return [f"{index:06d}" for index in protocol.test_indices]
+    """Returns the ids of the scored clips: their numbers in the clip store, as text."""
+    return [f"{index:06d}" for index in protocol.scored_indices]
 
 
 def pair_ids(protocol: ScoringProtocol) -> list[str]:
@@ -52,7 +52,7 @@ def pair_ids(protocol: ScoringProtocol) -> list[str]:
 
 def write_pairs(folder: Path, protocol: ScoringProtocol, per_pair: Mapping[str, Floats]) -> None:
     """Writes the table of a cell; ``per_pair`` maps columns to values ``[P]``."""
-    identities = protocol.bench.store.identities[protocol.test_indices][protocol.request.pairs]
+    identities = protocol.bench.store.identities[protocol.scored_indices][protocol.request.pairs]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_LEADING, *per_pair])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.runs.cell import Cell, find_folder
-from vdsm_bench.runs.folder import read_cell
+from vdsm_bench.runs.cell import Cell, KnownCells
+from vdsm_bench.runs.folder import CellRecord
 
 _ACTIONS = {"done": "reuse", "damaged": "start over (its files are damaged)"}
 
@@ -18,16 +18,17 @@ def describe_plan(cells: Sequence[Cell], runs_dir: Path, *, fresh: bool) -> list
     Whether a cell exists is told from its configuration alone: data that changed since makes it a
     new cell all the same.
     """
-    return [_describe(cell, runs_dir, fresh) for cell in cells]
+    known = KnownCells(runs_dir)
+    return [_describe(cell, known.find(cell.config), fresh) for cell in cells]
 
 
-def _describe(cell: Cell, runs_dir: Path, fresh: bool) -> dict[str, Any]:
-    folder = find_folder(runs_dir, cell)
+def _describe(cell: Cell, record: CellRecord | None, fresh: bool) -> dict[str, Any]:
     data = cell.config.data
     return {
         "cell": cell.label,
-        "action": _action(None if folder is None else folder.path, fresh),
-        "folder": None if folder is None else str(folder.path),
+        "variant": cell.variant,
+        "action": _action(record, fresh),
+        "folder": None if record is None else str(record.path),
         "image_size": data.image_size,
         "frames": data.frames,
         "stride": data.stride,
@@ -39,13 +40,14 @@ def _describe(cell: Cell, runs_dir: Path, fresh: bool) -> dict[str, Any]:
         },
         "judge": f"{', '.join(choice.label for choice in cell.config.judge.choices)}, "
         f"{cell.config.judge.epochs} epochs, floor {cell.config.judge.floor}",
-        "scored": f"{cell.config.evaluation.clips} clips, {cell.config.evaluation.pairs} pairs",
+        "scored": f"{cell.config.evaluation.clips} {cell.config.evaluation.part} clips, "
+        f"{cell.config.evaluation.pairs} pairs",
     }
 
 
-def _action(folder: Path | None, fresh: bool) -> str:
-    if folder is None:
+def _action(record: CellRecord | None, fresh: bool) -> str:
+    if record is None:
         return "new"
     if fresh:
         return "start over (the old folder is moved aside)"
-    return _ACTIONS.get(read_cell(folder).state, "continue")
+    return _ACTIONS.get(record.state, "continue")

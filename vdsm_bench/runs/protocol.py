@@ -135,7 +135,7 @@ class ScoringProtocol:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What a row's numbers depend on beside the model: judge, pairs, versions of scores."""
+        """What a row's numbers depend on beside the model: judge, clips, versions of scores."""
         versions = {
             metric.name: metric.version
             for evaluator in self.evaluators.values()
@@ -143,6 +143,7 @@ class ScoringProtocol:
         }
         return {
             "judge": self.judge_hash,
+            "part": self.bench.part,
             "pairs": tool(self.table, "pairs_version"),
             "metrics": dict(sorted(versions.items())),
         }
@@ -155,9 +156,9 @@ class ScoringProtocol:
 
     @cached_property
     def request(self) -> EvaluationRequest:
-        """What every subject is asked: test clips, pair list, settings."""
+        """What every subject is asked: held-out clips, pair list, settings."""
         request: EvaluationRequest = tool(self.table, "build_request")(
-            self.bench.test,
+            self.bench.scored,
             factors=self.bench.store.factors,
             settings=self.evaluation,
             unscorable=self.unscorable,
@@ -167,11 +168,11 @@ class ScoringProtocol:
         return request
 
     @property
-    def test_indices(self) -> Integers:
-        """Numbers in the clip store of the request's test clips, by row."""
-        test = self.bench.splits.test
-        rows: Integers = tool(self.table, "choose_clips")(len(test), self.evaluation.clips)
-        return test[rows]
+    def scored_indices(self) -> Integers:
+        """Numbers in the clip store of the request's clips, by row."""
+        held_out = self.bench.scored_indices
+        rows: Integers = tool(self.table, "choose_clips")(len(held_out), self.evaluation.clips)
+        return held_out[rows]
 
     def judge_folder(self, runs_dir: Path, key: str | None = None) -> Path:
         """Returns ``<runs>/judges/<dataset>/<protocol>-<hash8>``, of all judges or of one key."""

@@ -31,7 +31,7 @@ def restore_cell(
         raise DataError(record.problem or f"{record.path} holds no configuration.")
     config = validate(CellConfig, record.config["config"], str(record.path / "config.json"))
     store = open_store(table, config.data.dataset, data_dir, reporter)
-    bench = Bench.of(store, config.data)
+    bench = Bench.of(store, config.data, config.evaluation.part)
     trained_on = record.config.get("inputs", {}).get("data")
     if trained_on != bench.key:
         raise DataError(

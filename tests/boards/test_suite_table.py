@@ -1,0 +1,74 @@
+"""A suite as a table: means over seeds, absent figures, cells that are not done."""
+
+import csv
+import io
+
+import pytest
+
+from tests.runs.cells import TABLE, make_cell
+from vdsm_bench.boards.leaderboard import leaderboard
+from vdsm_bench.boards.suite_table import suite_rows, to_csv, to_markdown
+from vdsm_bench.boards.table import _title
+from vdsm_bench.runs.suites import Suite, Variant, plan_suite
+
+LOW = {"training": {"sequence": {"learning_rate": 1e-4}}}
+SUITE = Suite(
+    models=["toy"],
+    datasets=["faces"],
+    variants={
+        "lr-low": Variant(summary="slow", change=LOW),
+        "absent": Variant(change={"data": {"frames": 3}}),
+    },
+)
+CHANCE = {"identity_code_action_probe": {"majority": 0.25}}
+
+
+def rows_of(tmp_path, any_seed=True):
+    return suite_rows(plan_suite(TABLE, SUITE), tmp_path, any_seed=any_seed)
+
+
+def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):
+    for seed in (0, 1, 2):
+        make_cell(tmp_path, seed=seed)
+    make_cell(tmp_path, layers=[LOW], collapsed=True)
+    make_cell(tmp_path, layers=[LOW], seed=1).write_status("failed")
+    base, low, absent = rows_of(tmp_path)
+    assert (base["variant"], base["seeds"], base["n_seeds"]) == ("base", "0 1 2", 3)
+    assert base["dynamic_accuracy"] == pytest.approx(0.92)
+    assert base["dynamic_accuracy_spread"] == pytest.approx(0.02)
+    assert base["factors"] == {"hair": pytest.approx(0.6)}
+    assert (base["collapsed"], base["training_minutes"]) == (0.0, 1.5)
+    assert base["identity_accuracy"] is None
+    assert (low["n_seeds"], low["collapsed"], low["not_done"]) == (1, 1.0, "seed 1: failed")
+    assert low["dynamic_accuracy_spread"] is None
+    assert (absent["n_seeds"], absent["collapsed"]) == (0, None)
+    text = to_markdown([base, low, absent], {"lr-low": "slow"})
+    assert "| base | 3 | 0.800 ± 0.00 | 0.920 ± 0.02 | – | 0.600 | 0.600 |" in text
+    assert text.rstrip().endswith("Not measured: lr-low (seed 1: failed), absent.")
+    (_, second, _) = csv.DictReader(io.StringIO(to_csv([base, low, absent])))
+    assert second["identity_accuracy_hair"] == "0.5"
+    assert second["identity_accuracy"] == ""
+
+
+def test_only_the_seeds_that_are_asked_for_count(tmp_path):
+    for seed in (0, 1):
+        make_cell(tmp_path, seed=seed)
+    assert rows_of(tmp_path, any_seed=False)[0]["seeds"] == "0"
+
+
+def test_leaks_of_codes_are_told_above_chance(tmp_path):
+    scores = {"identity_code_action_probe": {"value": 0.4, "low": 0.3, "high": 0.5}}
+    make_cell(tmp_path, scores=scores, chance=CHANCE)
+    assert rows_of(tmp_path)[0]["identity_code_action_probe_above_chance"] == pytest.approx(0.15)
+
+
+def test_rows_of_validation_clips_stand_in_a_table_of_their_own(tmp_path):
+    make_cell(tmp_path)
+    part = {"evaluation": {"part": "validation"}}
+    protocol = {"judge": "feedbeef", "part": "validation"}
+    make_cell(tmp_path, layers=[part], protocol=protocol)
+    rows = leaderboard(tmp_path)
+    assert [row["part"] for row in rows] == ["test", "validation"]
+    assert _title(rows[0]) != _title(rows[1])
+    assert "validation clips" in _title(rows[1])
+    assert rows_of(tmp_path)[0]["n_seeds"] == 1

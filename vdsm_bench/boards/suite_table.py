@@ -1,0 +1,196 @@
+"""A suite as tables: one line per variant, means and spread over seeds. No torch here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vdsm_bench.runs.cell import Cell, KnownCells
+from vdsm_bench.runs.folder import CellRecord
+from vdsm_bench.runs.suites import BASE
+
+#: columns that come from the scores of a row, with their short names
+SCORES = {
+    "consistent_accuracy": "consistent",
+    "dynamic_accuracy": "dynamic",
+    "identity_accuracy": "all of who",
+    "action_leak": "action leak",
+    "identity_leak": "identity leak",
+}
+#: what a code tells of the other one's factors, above chance
+PROBES = {
+    "identity_code_action_probe": "action in s",
+    "motion_code_identity_probe": "identity in d",
+}
+Row = dict[str, Any]
+
+
+def suite_rows(cells: Sequence[Cell], runs_dir: Path, *, any_seed: bool) -> list[Row]:
+    """Returns a row per dataset, model and variant, from the cells that exist.
+
+    Every figure is a mean over seeds; ``<name>_spread`` is their standard deviation where there
+    are two or more. ``factors`` holds identity accuracy per static factor. A cell that was
+    stopped because its identity code had collapsed counts in ``collapsed`` and in no score.
+
+    Args:
+        cells: as planned.
+        runs_dir: where cells live.
+        any_seed: take whatever seeds there are, not only those of the plan.
+    """
+    known = KnownCells(runs_dir)
+    rows: dict[tuple[str, str, str], Row] = {}
+    found: dict[tuple[str, str, str], dict[int, CellRecord]] = {}
+    for cell in cells:
+        config = cell.config
+        key = (config.data.dataset, config.model.name, f"{cell.instance} {cell.variant}")
+        rows[key] = {
+            "dataset": config.data.dataset,
+            "part": config.evaluation.part,
+            "model": cell.instance,
+            "variant": cell.variant or BASE,
+        }
+        seeds = known.seeds(config)
+        wanted = seeds if any_seed else {k: v for k, v in seeds.items() if k == config.seed}
+        found.setdefault(key, {}).update(wanted)
+    return [{**row, **_over_seeds(found[key])} for key, row in rows.items()]
+
+
+def to_markdown(rows: Sequence[Row], summaries: Mapping[str, str]) -> str:
+    """Returns a table per dataset, with what is not measured yet beneath it.
+
+    Args:
+        rows: of :func:`suite_rows`.
+        summaries: of the variants, by name.
+    """
+    blocks = []
+    several = len({row["model"].partition("[")[0] for row in rows}) > 1
+    for (dataset, part), group in groupby(sorted(rows, key=_table), key=_table):
+        members = list(group)
+        measured = [row for row in members if row["n_seeds"] or row["collapsed"]]
+        factors = list(dict.fromkeys(name for row in measured for name in row["factors"]))
+        names = ["variant", "seeds", *list(SCORES.values())[:3], *factors, "mean of factors"]
+        names += [*list(SCORES.values())[3:], *PROBES.values(), "collapsed", "minutes", "what"]
+        lines = [f"### {dataset}, scored on {part} clips", "", _line(names)]
+        lines.append(_line(["---", *["---:"] * (len(names) - 2), "---"]))
+        lines += [_line(_cells(row, factors, several, summaries)) for row in measured]
+        missing = [
+            _name(row, several) + (f" ({row['not_done']})" if row["not_done"] else "")
+            for row in members
+            if row["not_done"] or row not in measured
+        ]
+        if missing:
+            lines += ["", f"Not measured: {', '.join(missing)}."]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """Returns the rows as CSV, one column per figure and factor; what is absent is empty."""
+    flat = [
+        {
+            **{key: value for key, value in row.items() if key != "factors"},
+            **{f"identity_accuracy_{name}": value for name, value in row["factors"].items()},
+        }
+        for row in rows
+    ]
+    stream = io.StringIO()
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    writer = csv.DictWriter(stream, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(flat)
+    return stream.getvalue()
+
+
+def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
+    done = [record.metrics for record in records.values() if record.metrics is not None]
+    states = {seed: record.state for seed, record in records.items() if record.state != "done"}
+    stopped = [seed for seed, state in states.items() if state == "collapsed"]
+    verdicts = [row["collapsed"] for row in done if row["collapsed"] is not None]
+    verdicts += [True] * len(stopped)
+    row: Row = {
+        "seeds": " ".join(str(seed) for seed in records if seed not in states),
+        "n_seeds": len(done),
+    }
+    for name in SCORES:
+        row.update(_mean(name, [_value(each, name) for each in done]))
+    for name in PROBES:
+        row.update(_mean(f"{name}_above_chance", [_above_chance(each, name) for each in done]))
+    row["factors"] = {}
+    for factor in dict.fromkeys(name for each in done for name in _factors(each)):
+        row["factors"][factor] = statistics.fmean(_factors(each)[factor] for each in done)
+    row["mean_of_factors"] = statistics.fmean(row["factors"].values()) if row["factors"] else None
+    row["collapsed"] = statistics.fmean(verdicts) if verdicts else None
+    minutes = [row["training_seconds"] / 60 for row in done if row["training_seconds"] is not None]
+    row.update(_mean("training_minutes", minutes))
+    row["not_done"] = ", ".join(f"seed {seed}: {state}" for seed, state in states.items())
+    return row
+
+
+def _mean(name: str, values: Iterable[float | None]) -> Row:
+    known = [value for value in values if value is not None]
+    return {
+        name: statistics.fmean(known) if known else None,
+        f"{name}_spread": statistics.stdev(known) if len(known) > 1 else None,
+    }
+
+
+def _value(metrics: Mapping[str, Any], name: str) -> float | None:
+    value: float | None = metrics["scores"].get(name, {}).get("value")
+    return value
+
+
+def _above_chance(metrics: Mapping[str, Any], name: str) -> float | None:
+    value = _value(metrics, name)
+    chance = metrics.get("chance", {}).get(name, {}).get("majority")
+    return None if value is None or chance is None else value - chance
+
+
+def _factors(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        line["factor"]: line["value"]
+        for line in metrics.get("long", [])
+        if line.get("metric") == "identity_accuracy" and line.get("value") is not None
+    }
+
+
+def _table(row: Row) -> tuple[str, str]:
+    return row["dataset"], row["part"]
+
+
+def _cells(
+    row: Row, factors: Sequence[str], several: bool, summaries: Mapping[str, str]
+) -> list[str]:
+    main = [_shown(row, score) for score in SCORES]
+    return [
+        _name(row, several),
+        str(row["n_seeds"]),
+        *main[:3],
+        *("–" if factor not in row["factors"] else f"{row['factors'][factor]:.3f}"
+          for factor in factors),
+        _shown(row, "mean_of_factors"),
+        *main[3:],
+        *(_shown(row, f"{probe}_above_chance") for probe in PROBES),
+        "–" if row["collapsed"] is None else f"{row['collapsed']:.0%}",
+        _shown(row, "training_minutes", digits=1),
+        summaries.get(row["variant"], ""),
+    ]  # fmt: skip
+
+
+def _name(row: Row, several: bool) -> str:
+    return f"{row['model'].partition('[')[0]}: {row['variant']}" if several else row["variant"]
+
+
+def _shown(row: Row, name: str, digits: int = 3) -> str:
+    value, spread = row[name], row.get(f"{name}_spread")
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{max(1, digits - 1)}f}")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
