@@ -104,13 +104,11 @@ def program_step(task: Task) -> Step:
         device=task.device,
     )  # fmt: skip
     (stage,) = [stage for stage in trainer.stages if stage.name == task.stage]
-    trainer._freeze(stage)
-    optimisers = {p.name: trainer._optimiser(p, task.settings) for p in stage.players}
-    trainer._training_mode()
+    work = trainer.begin(stage)
     places = itertools.cycle(range(task.settings.epochs * task.settings.batches_per_epoch))
 
     def step() -> None:
-        trainer._step(stage, next(places), task.settings, optimisers)
+        trainer.take(work, next(places))
 
     return step
 

@@ -5,7 +5,6 @@ from tests.models.tiny import build
 from tests.training.toys import SETTINGS, Noise
 from tests.training.waits import HostWaits
 from vdsm_bench.data.clips import to_unit
-from vdsm_bench.training.step import StageStep
 from vdsm_bench.training.trainer import Trainer
 
 PAIRS = {"pairs": True, "frames": 6, "gradient_clip": 1.0}
@@ -27,8 +26,7 @@ def test_a_step_never_waits_for_the_device(tmp_path, stage, arguments):
         for name, each in SETTINGS.items()
     }
     trainer = Trainer(build(**arguments), settings, Noise(), folder=tmp_path, seed=0)
-    chosen = trainer.stages[stage]
-    work = StageStep(trainer.fabric, trainer._loss, chosen, settings[chosen.name])
+    work = trainer.begin(trainer.stages[stage])
     clip = torch.rand(2, 6, 3, 16, 16)
     for epoch in (0, 3):
         with HostWaits() as waits:

@@ -39,7 +39,7 @@ class StageStep:
     def __init__(
         self, fabric: Fabric, loss: nn.Module, stage: Stage, settings: StageSettings
     ) -> None:
-        self._fabric, self._loss, self._stage, self._settings = fabric, loss, stage, settings
+        self._fabric, self._loss, self.stage, self._settings = fabric, loss, stage, settings
         self.optimisers = {player.name: self._optimiser(player) for player in stage.players}
         self.meter = Meter(fabric.device)
 
@@ -52,8 +52,8 @@ class StageStep:
         """
         figures: dict[str, Tensor] = {}
         watched: dict[str, Tensor] = {}
-        alone = len(self._stage.players) == 1
-        for player in self._stage.players:
+        alone = len(self.stage.players) == 1
+        for player in self.stage.players:
             if not alone:
                 self._free_only(player)
             optimiser = self.optimisers[player.name]
@@ -61,7 +61,7 @@ class StageStep:
                 group["lr"] = learning_rate(self._settings, place[2]) * player.rate
             optimiser.zero_grad(set_to_none=True)
             loss, terms = self._loss(
-                clip, self._settings.pairs, self._stage.name, player.name, place
+                clip, self._settings.pairs, self.stage.name, player.name, place
             )
             self._fabric.backward(loss)
             prefix = "" if alone else f"{player.name}/"
@@ -86,7 +86,7 @@ class StageStep:
 
     def _free_only(self, player: Player) -> None:
         mine = {id(parameter) for parameter in player.parameters}
-        for other in self._stage.players:
+        for other in self.stage.players:
             for parameter in other.parameters:
                 parameter.requires_grad_(id(parameter) in mine)
 

@@ -151,6 +151,21 @@ class Trainer:
             figures=self._figures,
         )
 
+    def begin(self, stage: Stage) -> StageStep:
+        """Lets the stage's own parameters be trained, and no others; returns its step."""
+        self._freeze(stage)
+        self._training_mode()
+        return StageStep(self.fabric, self._loss, stage, self.settings[stage.name])
+
+    def take(self, work: StageStep, step: int) -> None:
+        """Takes one step of the stage that was begun last, without waiting for the device."""
+        name = work.stage.name
+        settings = self.settings[name]
+        torch.manual_seed(derive_seed(self.seed, "train", name, step))
+        epoch = step // settings.batches_per_epoch
+        place = (epoch, settings.epochs, step, self._n_steps(name))
+        work.take(self._batch(name, step), place)
+
     def _n_steps(self, stage: str) -> int:
         return self.settings[stage].epochs * self.settings[stage].batches_per_epoch
 
@@ -168,18 +183,15 @@ class Trainer:
 
     def _train_stage(self, stage: Stage, first: int, saved: Mapping[str, Tensor]) -> None:
         settings, n_steps = self.settings[stage.name], self._n_steps(stage.name)
-        self._freeze(stage)
-        work = StageStep(self.fabric, self._loss, stage, settings)
+        work = self.begin(stage)
         for name, optimiser in work.optimisers.items():
             restore_optimiser(optimiser, saved, name)
         started = written = time.monotonic()
         pause = CHECKPOINT_SECONDS
         spent = self._seconds
-        self._training_mode()
         for step in range(first, n_steps):
+            self.take(work, step)
             epoch, inside = divmod(step, settings.batches_per_epoch)
-            torch.manual_seed(derive_seed(self.seed, "train", stage.name, step))
-            work.take(self._batch(stage.name, step), (epoch, settings.epochs, step, n_steps))
             logs = step == 0 or (step + 1) % LOG_EVERY == 0
             ends = inside == settings.batches_per_epoch - 1
             due = step == n_steps - 1 or time.monotonic() - written > pause
