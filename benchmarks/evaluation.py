@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from vdsm_bench.config import JudgeSettings
-from vdsm_bench.contracts import Evaluator, Factor, Predictions
-from vdsm_bench.evaluators.judge import NeuralJudge
+from vdsm_bench.contracts import Evaluator
+from vdsm_bench.evaluators.judge import NeuralJudge, Verdict
 from vdsm_bench.evaluators.judge_training import train_judge
 from vdsm_bench.evaluators.outputs import SubjectOutputs
 from vdsm_bench.evaluators.suite import evaluate
@@ -46,15 +46,9 @@ class TimedJudge(NeuralJudge):
     def __init__(self, judge: NeuralJudge) -> None:
         self.__dict__.update(vars(judge))
 
-    @property
-    def factors(self) -> tuple[Factor, ...]:
-        """The factors it judges."""
-        return self.network.factors
-
-    def predict(self, clips: Tensor) -> Predictions:
-        """Asks the judge, by the clock."""
+    def _verdicts(self, clips: Tensor) -> list[Verdict]:
         started = time.process_time()
-        found = super().predict(clips)
+        found = super()._verdicts(clips)
         self.seconds += time.process_time() - started
         return found
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from vdsm_bench.contracts import (
     EvaluationRequest,
@@ -79,33 +78,15 @@ def kernel_distance(first: Floats, second: Floats) -> float:
 
 
 def judge_features(judge: Judge) -> Extractor:
-    """Returns what the judge's heads see: features of frames and of motion, ``[B, D]``.
+    """Returns what the judge's heads see: features of motion and of frames, ``[B, D]``.
 
     Raises:
         ContractError: the judge is no network with heads.
     """
-    heads = getattr(getattr(judge, "network", None), "heads", None)
-    if not isinstance(heads, nn.ModuleList):
+    features: Extractor | None = getattr(judge, "features", None)
+    if features is None:
         raise ContractError("The judge has no heads to take features from.")
-
-    def extract(clips: Tensor) -> Floats:
-        seen: dict[int, list[Tensor]] = {}
-
-        def keep(number: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            return lambda module, given: seen.setdefault(number, []).append(given[0])
-
-        hooks = [head.register_forward_pre_hook(keep(i)) for i, head in enumerate(heads)]
-        try:
-            judge.predict(clips)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        # heads of one kind see the same features: each is taken once
-        kinds = {factor.kind: i for i, factor in reversed(list(enumerate(judge.factors)))}
-        parts = [torch.cat(seen[i]) for _, i in sorted(kinds.items())]
-        return np.asarray(torch.cat(parts, dim=1).double().cpu().numpy())
-
-    return extract
+    return features
 
 
 def distance_columns(features: str, told: str) -> tuple[MetricInfo, ...]:

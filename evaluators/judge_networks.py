@@ -64,7 +64,10 @@ class JudgeNetwork(nn.Module, ABC):
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         """Returns the logits per factor."""
-        still, moved = self.features(clip)
+        return self.read(*self.features(clip))
+
+    def read(self, still: Tensor, moved: Tensor) -> dict[str, Tensor]:
+        """Returns the logits per factor from the features of frames and of motion."""
         return {
             factor.name: head(still if factor.kind == "static" else moved)
             for factor, head in zip(self.factors, self.heads, strict=True)

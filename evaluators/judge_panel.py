@@ -20,6 +20,7 @@ from vdsm_bench.contracts import (
     Factor,
     FactorScore,
     Findings,
+    Floats,
     Integers,
     Judge,
     LabelledClips,
@@ -312,8 +313,17 @@ class _Heard:
     def factors(self) -> tuple[Factor, ...]:
         return self._judge.factors
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._judge, name)  # its network, for features
+    @property
+    def features(self) -> Callable[[Tensor], Floats]:
+        """Those of a judge that has some; to be asked for them is to be asked."""
+        judge: Any = self._judge
+        inner: Callable[[Tensor], Floats] = judge.features
+
+        def heard(clips: Tensor) -> Floats:
+            self.predict(clips)
+            return inner(clips)
+
+        return heard
 
     def predict(self, clips: Tensor) -> Predictions:
         found = self._judge.predict(clips)

@@ -20,6 +20,25 @@ def weights(judge):
     return judge.network.state_dict()
 
 
+def forgetful(judge):
+    """The same judge, who has seen nothing yet."""
+    return NeuralJudge(judge.network, judge.shape, judge.device)
+
+
+@pytest.fixture
+def shown(judge, monkeypatch):
+    """The clips that the judge's network is shown, one entry per pass."""
+    passes = []
+    network = judge.network
+
+    def features(clip):
+        passes.append((clip, torch.is_inference_mode_enabled(), network.training))
+        return type(network).features(network, clip)
+
+    monkeypatch.setattr(network, "features", features)
+    return passes
+
+
 @pytest.fixture(scope="module")
 def judges(judge, train, validation, settings):
     """A trained judge of every architecture."""
@@ -43,22 +62,70 @@ def test_is_right_on_real_clips_it_never_saw(architecture, judges, test_clips):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_batch_size_and_order_change_no_digit(architecture, judges, test_clips):
     judge, clips = judges[architecture], test_clips.clips(np.arange(70))
-    whole = judge.predict(clips)
+    whole = forgetful(judge).predict(clips)
     order = np.random.default_rng(0).permutation(70)
     turned = clips[torch.as_tensor(order)]
     for batch_size in (1, 7, 64):
-        parts = [judge.predict(part) for part in turned.split(batch_size)]
+        parts = [forgetful(judge).predict(part) for part in turned.split(batch_size)]
         for name, values in whole.items():
             found = np.concatenate([part[name] for part in parts])
             np.testing.assert_array_equal(found, values[order])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("frames", [1, toy.FRAMES])
+def test_a_block_is_judged_as_its_clips_are_one_by_one(architecture, frames, judges, test_clips):
+    judge, clips = judges[architecture], test_clips.clips(np.arange(37))[:, :frames]
+    found = forgetful(judge).predict(clips)
+    with torch.inference_mode():
+        for row, clip in enumerate(clips):
+            for name, logits in judge.network(clip[None]).items():
+                expected = torch.log_softmax(logits.double(), dim=1)[0].numpy()
+                np.testing.assert_allclose(found[name][row], expected, atol=1e-5)
+                assert found[name][row].argmax() == expected.argmax()
+
+
+def test_every_distinct_clip_is_shown_to_the_network_once(judge, shown, test_clips):
+    clips = test_clips.clips(np.arange(40))
+    fresh = forgetful(judge)
+    first = fresh.predict(clips)
+    assert [len(clip) for clip, *_ in shown] == [16, 16, 16]
+    twice = fresh.predict(torch.cat([clips[5:25], clips[5:25]]))
+    features = fresh.features(clips)
+    assert len(shown) == 3  # judged before, or twice in one call
+    assert features.shape[0] == 40
+    for name, values in first.items():
+        np.testing.assert_array_equal(twice[name], np.concatenate([values[5:25]] * 2))
+    other = clips[:1].clone()
+    other[0, 0, 0, 0, 0] += 1 / 255
+    fresh.predict(torch.cat([other, clips[:1, :1].expand_as(clips[:1])]))
+    assert len(shown) == 4  # a pixel makes another clip
+    fresh.predict(clips[:1, :1])
+    assert len(shown) == 5  # and so does a frame
+
+
+def test_the_network_is_shown_clips_in_inference_mode(judge, shown, test_clips):
+    forgetful(judge).predict(test_clips.clips(np.arange(2)))
+    assert [(inference, training) for _, inference, training in shown] == [(True, False)]
+
+
+def test_verdicts_are_kept_only_while_there_is_room(judge, shown, test_clips, monkeypatch):
+    monkeypatch.setattr("vdsm_bench.evaluators.judge._REMEMBERED", 4)
+    fresh, clips = forgetful(judge), test_clips.clips(np.arange(6))
+    one, other = fresh.predict(clips[:4]), fresh.predict(clips)
+    fresh.predict(clips[:4])
+    assert len(shown) == 2
+    fresh.predict(clips[4:])
+    assert len(shown) == 3
+    np.testing.assert_array_equal(one["colour"], other["colour"][:4])
 
 
 def test_how_clips_lie_in_memory_changes_no_digit(judge, test_clips):
     clips = test_clips.clips(np.arange(3))
     turned = clips.movedim(2, -1).contiguous().movedim(-1, 2)
     assert not turned.is_contiguous()
-    for name, values in judge.predict(clips).items():
-        np.testing.assert_array_equal(judge.predict(turned)[name], values)
+    for name, values in forgetful(judge).predict(clips).items():
+        np.testing.assert_array_equal(forgetful(judge).predict(turned)[name], values)
 
 
 def test_judging_changes_no_clip_and_no_weight(judge, test_clips):

@@ -23,6 +23,8 @@ from vdsm_bench.errors import ContractError, DataError, ProtocolError
 from vdsm_bench.evaluators.accuracies import Accuracies
 from vdsm_bench.evaluators.codes import CodeProbes
 from vdsm_bench.evaluators.controls import make_controls
+from vdsm_bench.evaluators.frechet import JudgeDistances
+from vdsm_bench.evaluators.judge import NeuralJudge
 from vdsm_bench.evaluators.outputs import RenderedOutputs, SubjectOutputs
 from vdsm_bench.evaluators.pixels import Pixels
 from vdsm_bench.evaluators.suite import build_request, evaluate, evaluate_ceiling
@@ -351,6 +353,26 @@ def test_the_mean_clip_is_the_mean_whatever_the_batch_size(train):
 def test_controls_need_training_clips(train):
     with pytest.raises(DataError, match="training clips"):
         make_controls(LabelledClips(train.clips, {"colour": np.zeros(0, int)}))
+
+
+def test_every_clip_is_judged_once_whoever_hands_it_over(controls, judge, request_, monkeypatch):
+    """Ceiling and controls together: real clips, their frozen frames and the mean clip."""
+    blocks = []
+    network = judge.network
+
+    def features(block):
+        blocks.append({clip.numpy().tobytes() for clip in block})
+        return type(network).features(network, block)
+
+    monkeypatch.setattr(network, "features", features)
+    fresh = NeuralJudge(network, judge.shape, judge.device)
+    evaluate_ceiling(fresh, request_)
+    for control in controls.values():
+        evaluate(control, fresh, request_, {**EVALUATORS, "distances": JudgeDistances()})
+    n, compared = len(request_.test), min(len(request_.test), len(request_.pairs))
+    everything = set().union(*blocks)
+    assert len(everything) == n + n + 1 + compared
+    assert sum(map(len, blocks)) == len(everything)  # none of them is in two blocks
 
 
 def test_outputs_are_kept_only_while_there_is_room(request_, monkeypatch):

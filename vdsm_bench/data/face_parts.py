@@ -108,5 +108,8 @@ def _draw_mouth(pen: Pen, person: Person, state: Expression) -> None:
 
 def _band(columns: FloatArray, upper: FloatArray, lower: FloatArray) -> FloatArray:
     """Returns the polygon between two curves over the same columns."""
-    top, bottom = np.stack([columns, upper], axis=1), np.stack([columns, lower], axis=1)
-    return np.concatenate([top, bottom[::-1]])
+    n = len(columns)
+    points = np.empty((2 * n, 2))
+    points[:n, 0], points[:n, 1] = columns, upper
+    points[n:, 0], points[n:, 1] = columns[::-1], lower[::-1]
+    return points

@@ -150,7 +150,7 @@ _Layer = tuple[Image.Image, Image.Image, tuple[int, int]]
 def _layer(draw: Callable[[Pen], None], matrix: FloatArray, offset: FloatArray) -> _Layer | None:
     """Draws a still layer once per clip; returns colours, mask and place of what it covers."""
     colours = Image.new("RGB", (_CANVAS, _CANVAS))
-    mask = Image.new("L", (_CANVAS, _CANVAS))
+    mask = Image.new("1", (_CANVAS, _CANVAS))  # all or nothing: pasting mixes no colours
     draw(Pen(colours, matrix, offset))
     draw(_MaskPen(mask, matrix, offset))
     box = mask.getbbox()
@@ -160,17 +160,17 @@ def _layer(draw: Callable[[Pen], None], matrix: FloatArray, offset: FloatArray) 
 
 
 class _MaskPen(Pen):
-    """Draws the same shapes in full white: what a layer covers."""
+    """Draws the same shapes in white: what a layer covers."""
 
     def polygon(self, points: FloatArray, colour: Colour) -> None:
-        self._draw.polygon((points @ self._matrix + self._offset).ravel().tolist(), fill=255)
+        self._draw.polygon((points @ self._matrix + self._offset).ravel().tolist(), fill=1)
 
     def stroke(
         self, points: FloatArray, width: float, colour: Colour, closed: bool = False
     ) -> None:
         path = np.concatenate([points, points[:2]]) if closed else points
         line = (path @ self._matrix + self._offset).ravel().tolist()
-        self._draw.line(line, fill=255, width=max(1, round(width * OVER)), joint="curve")
+        self._draw.line(line, fill=1, width=max(1, round(width * OVER)), joint="curve")
 
 
 def _paste(canvas: Image.Image, layer: _Layer | None, move: tuple[int, int]) -> None:
