@@ -35,10 +35,10 @@ def operations(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> dict[str, float
     b, t, _, height, width = clip
     pretrain = stage == "pretrain"
     first, *banks = [bank.shape for bank in _banks(vdsm)]
-    k_z, channels = vdsm.pose_dim, first[-1]
+    k_z, channels = vdsm.pose_dim, first[-2]
     per_clip = 2 * vdsm.identity_dim * 16 * channels
     per_frame = 2 * k_z * 16 * channels
-    for index, (_, inside, _, _, outside) in enumerate(banks):
+    for index, (inside, _, _, outside, _) in enumerate(banks):
         per_frame += 2 * (4 * 2**index) ** 2 * inside * 16 * outside
     weights = sum(bank.numel() for bank in _banks(vdsm))
     rnn = 0
@@ -68,7 +68,7 @@ def least_bytes(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> float:
     (player,) = next(s for s in vdsm.stages() if s.name == stage).players
     trained = sum(parameter.numel() for parameter in player.parameters)
     blended = b * experts // vdsm.identity_dim
-    pictures = sum(b * t * (4 * 2**i) ** 2 * bank.shape[-1] for i, bank in enumerate(banks))
+    pictures = sum(b * t * (4 * 2**i) ** 2 * bank.shape[-2] for i, bank in enumerate(banks))
     seen = sum(b * t * size * c.out_channels for c, size in _convolutions(vdsm, height, width))
     directions = 2 if stage == "pretrain" else 1
     activations = 2 * 4 * (2 * blended + 2 * pictures + directions * seen)

@@ -64,10 +64,12 @@ class NaiveVDSM(nn.Module):
         decoder: Any = vdsm.decoder
         # as conv_transpose2d has them: [K_s, C_in, C_out, 4, 4]
         self.weights = nn.ParameterList(
-            nn.Parameter(bank.detach().permute(0, 1, 4, 2, 3).contiguous())
+            nn.Parameter(bank.detach().permute(4, 0, 3, 1, 2).contiguous())
             for bank in decoder.weights
         )
-        self.biases = nn.ParameterList(nn.Parameter(b.detach().clone()) for b in decoder.biases)
+        self.biases = nn.ParameterList(
+            nn.Parameter(bias.detach().t().contiguous()) for bias in decoder.biases
+        )
         self.pose_head = copy.deepcopy(vdsm.pose_head)
         self.identity_head = copy.deepcopy(vdsm.identity_head)
         self.motion_encoder = copy.deepcopy(vdsm.motion_encoder)
@@ -97,10 +99,13 @@ class NaiveVDSM(nn.Module):
     def gradients(self, vdsm: VDSM) -> dict[nn.Parameter, Tensor | None]:
         """Returns its gradients by the program's parameters, in their layout."""
         found: dict[nn.Parameter, Tensor | None] = {}
+        biases = set(self.biases)
         for mine, theirs in self.counterparts(vdsm).items():
             gradient = mine.grad
             if gradient is not None and gradient.ndim == 5:
-                gradient = gradient.permute(0, 1, 3, 4, 2)
+                gradient = gradient.permute(1, 3, 4, 2, 0)
+            elif gradient is not None and mine in biases:
+                gradient = gradient.t()
             found[theirs] = gradient
         return found
 

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from vdsm_bench.contracts import ClipShape
+from vdsm_bench.decoders import upconvolution
 from vdsm_bench.decoders.mixture_of_experts import MixtureOfExpertsDecoder
 from vdsm_bench.decoders.single import SingleDecoder
-from vdsm_bench.decoders.upconvolution import overlap_add, upconvolve
 from vdsm_bench.errors import UsageError
 
 
@@ -40,8 +40,8 @@ def test_blended_weights_equal_blending_by_hand(n, t, k, size, widths):
     logits = decoder.logits(pose, w)
     assert logits.shape == (n, t, 3, size, size)
     for b in range(n):
-        weights = [sum(w[b, e] * bank[e] for e in range(k)) for bank in decoder.weights]
-        biases = [sum(w[b, e] * bank[e] for e in range(k)) for bank in decoder.biases]
+        weights = [sum(w[b, e] * bank[..., e] for e in range(k)) for bank in decoder.weights]
+        biases = [sum(w[b, e] * bank[..., e] for e in range(k)) for bank in decoder.biases]
         inputs = torch.cat([pose[b], w[b].expand(t, -1)], -1)
         torch.testing.assert_close(logits[b], _plain(inputs, weights, biases))
 
@@ -58,27 +58,58 @@ def test_single_decoder_equals_plain_transposed_convolutions():
         torch.testing.assert_close(decoder.logits(pose, w)[b], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_overlap_add_has_the_right_gradient():
-    patches = torch.randn(2, 3, 4, 4, 4, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(overlap_add, (patches,))
-
-
-def test_upconvolve_gradients_equal_those_of_conv_transpose():
+@pytest.mark.parametrize("outside", [3, 16])  # made as planes, and channels last
+@pytest.mark.parametrize(("n", "t", "side"), [(2, 3, 4), (1, 1, 1), (3, 1, 2)])
+@pytest.mark.parametrize("groups", ["own", "shared"])
+def test_upconvolve_equals_leaky_relu_and_conv_transpose(outside, n, t, side, groups, monkeypatch):
+    monkeypatch.setattr(upconvolution, "_CACHE_BYTES", 1)  # a clip at a time
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 4, 4, 5, dtype=torch.double, requires_grad=True)
-    weight = torch.randn(2, 5, 4, 4, 6, dtype=torch.double, requires_grad=True)
-    bias = torch.randn(2, 6, dtype=torch.double, requires_grad=True)
-    ours = torch.autograd.grad(upconvolve(x, weight, bias).square().sum(), (x, weight, bias))
-    plain = sum(
-        F.conv_transpose2d(
-            x[b].permute(0, 3, 1, 2), weight[b].permute(0, 3, 1, 2), bias[b], stride=2, padding=1
-        )
-        .square()
-        .sum()
-        for b in range(2)
+    g = n if groups == "own" else 1
+    x = torch.randn(n, t, side, side, 5, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(g, 5, 4, 4, outside, dtype=torch.double, requires_grad=True)
+    bias = torch.randn(g, outside, dtype=torch.double, requires_grad=True)
+    ours = upconvolution.upconvolve(x, weight, bias, slope=0.2)
+    plain = torch.stack(
+        [
+            F.conv_transpose2d(
+                F.leaky_relu(x[b], 0.2).permute(0, 3, 1, 2),
+                weight[b % g].permute(0, 3, 1, 2),
+                bias[b % g],
+                stride=2,
+                padding=1,
+            ).permute(0, 2, 3, 1)
+            for b in range(n)
+        ]
     )
-    for a, b in zip(ours, torch.autograd.grad(plain, (x, weight, bias)), strict=True):
+    torch.testing.assert_close(ours, plain)
+    upstream = torch.randn_like(plain)
+    for a, b in zip(
+        torch.autograd.grad(ours, (x, weight, bias), upstream),
+        torch.autograd.grad(plain, (x, weight, bias), upstream),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", [MixtureOfExpertsDecoder, SingleDecoder])
+def test_bfloat16_products_keep_logits_and_gradients_near(kind):
+    torch.manual_seed(0)
+    decoder = kind(clip=ClipShape(4, 3, 32, 32), pose_dim=5, identity_dim=3, widths=(32, 16, 16))
+    pose, w = torch.randn(2, 4, 5), torch.softmax(torch.randn(2, 3), -1)
+    target = torch.rand(2, 4, 3, 32, 32)
+
+    def measure():
+        logits = decoder.logits(pose, w)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+        return logits, torch.autograd.grad(loss, list(decoder.parameters()))
+
+    exact, exact_grads = measure()
+    with torch.autocast("cpu", torch.bfloat16):
+        near, near_grads = measure()
+    assert near.dtype is torch.bfloat16
+    assert all(grad.dtype is torch.float32 for grad in near_grads)
+    for a, b in zip([near, *near_grads], [exact, *exact_grads], strict=True):
+        assert (a - b).norm() < 0.1 * b.norm()
 
 
 @pytest.mark.parametrize("start", ["kept-scale", "shared-base", "own-scale"])

@@ -8,23 +8,24 @@ from pyro.infer import TraceMeanField_ELBO
 
 from benchmarks.naive import NaiveVDSM
 from tests.models.tiny import CLIP, build
-from vdsm_bench.contracts import Progress
+from vdsm_bench.contracts import Batch, Progress
 from vdsm_bench.models.vdsm.annealing import Annealing
 from vdsm_bench.models.vdsm.objective import elbo_terms, total
 
 ANNEALING = Annealing(temperature=4.0, identity=0.3, pose=0.7, motion=0.2)
 
 
-def _pair(vdsm, stage):
+def _pair(vdsm, stage, clip):
+    """Model and guide of a stage, and what they are given for a clip."""
     if stage == "pretrain":
-        return vdsm.frame_model, vdsm.frame_guide
-    return vdsm.clip_model, vdsm.clip_guide
+        return vdsm.frame_model, vdsm.frame_guide, clip
+    return vdsm.clip_model, vdsm.clip_guide, vdsm.see(clip)
 
 
-def _noise(guide, clip):
+def _noise(guide, given, n_clips):
     """Draws once from the guide; returns the noise behind it by the plain form's site names."""
     torch.manual_seed(3)
-    nodes = poutine.trace(guide).get_trace(clip, ANNEALING).nodes
+    nodes = poutine.trace(guide).get_trace(given, ANNEALING).nodes
     found = {}
     for name, site in nodes.items():
         if name in "sdz" or name[:2] == "z_":
@@ -36,7 +37,7 @@ def _noise(guide, clip):
     return {
         f"{name[0]}_{n}" + (f"_{int(name[2:]) - 1}" if name[1:] else ""): value[n : n + 1]
         for name, value in found.items()
-        for n in range(len(clip))
+        for n in range(n_clips)
     }
 
 
@@ -47,14 +48,14 @@ def _noise(guide, clip):
 def test_loss_and_gradients_equal_those_of_plain_loops(stage, n_clips, frames, experts):
     vdsm = build(identity_dim=experts)
     clip = torch.rand(n_clips, frames, 3, 16, 16)
-    model, guide = _pair(vdsm, stage)
+    model, guide, given = _pair(vdsm, stage, clip)
     naive = NaiveVDSM(vdsm)
-    plain = naive.loss(clip, stage, ANNEALING, _noise(guide, clip))
+    plain = naive.loss(clip, stage, ANNEALING, _noise(guide, given, n_clips))
     plain.backward()
     theirs = naive.gradients(vdsm)
 
     torch.manual_seed(3)
-    scaled, _ = elbo_terms(model, guide, clip, ANNEALING)
+    scaled, _ = elbo_terms(model, guide, given, ANNEALING)
     ours = total(scaled) / n_clips
     assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
 
@@ -77,19 +78,19 @@ def _player(vdsm, stage):
 def test_the_sum_of_terms_is_pyros_mean_field_elbo(stage):
     vdsm = build()
     clip = torch.rand(2, CLIP.frames, 3, 16, 16)
-    model, guide = _pair(vdsm, stage)
+    model, guide, given = _pair(vdsm, stage, clip)
     torch.manual_seed(5)
-    scaled, _ = elbo_terms(model, guide, clip, ANNEALING)
+    scaled, _ = elbo_terms(model, guide, given, ANNEALING)
     torch.manual_seed(5)
-    reference = TraceMeanField_ELBO().differentiable_loss(model, guide, clip, ANNEALING)
+    reference = TraceMeanField_ELBO().differentiable_loss(model, guide, given, ANNEALING)
     assert total(scaled).item() == pytest.approx(reference.item(), rel=1e-6)
 
 
 def test_weights_scale_their_own_term_alone():
     vdsm = build()
-    clip = torch.rand(2, CLIP.frames, 3, 16, 16)
+    seen = vdsm.see(torch.rand(2, CLIP.frames, 3, 16, 16))
     torch.manual_seed(1)
-    scaled, plain = elbo_terms(vdsm.clip_model, vdsm.clip_guide, clip, ANNEALING)
+    scaled, plain = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
     assert scaled["s"].item() == pytest.approx(0.3 * plain["s"].item(), rel=1e-5)
     assert scaled["d"].item() == pytest.approx(0.2 * plain["d"].item(), rel=1e-5)
     assert scaled["z_1"].item() == pytest.approx(0.7 * plain["z_1"].item(), rel=1e-5)
@@ -112,13 +113,14 @@ def test_every_likelihood_prefers_the_clip_itself(likelihood):
 def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_path():
     vdsm = build()
     clip = torch.rand(2, CLIP.frames, 3, 16, 16)
+    seen = vdsm.see(clip)
     torch.manual_seed(1)
-    plain, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, clip, ANNEALING)
+    plain, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
     torch.manual_seed(1)
-    path = poutine.trace(vdsm.clip_guide).get_trace(clip, ANNEALING).nodes
+    path = poutine.trace(vdsm.clip_guide).get_trace(seen, ANNEALING).nodes
     torch.manual_seed(1)
     matching = replace(ANNEALING, match=0.5)
-    scaled, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, clip, matching)
+    scaled, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, matching)
 
     loc, scale = vdsm.pose_head(vdsm.encoder(clip.flatten(0, 1)))
     drawn = torch.stack([path[f"z_{t + 1}"]["value"] for t in range(CLIP.frames)], dim=1)
@@ -134,3 +136,30 @@ def test_matching_ends_halfway_through_the_sequence_stage():
     assert weights[0] > weights[1] > weights[2] > weights[3] > 0.0
     assert weights[4:] == [0.0] * 6
     assert build().annealing("sequence", Progress(0, 10, 0, 10)).match == 0.0
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sequence"])
+def test_bfloat16_products_leave_loss_and_gradients_near_and_the_latents_float32(stage):
+    vdsm = build()
+    clip = torch.rand(3, CLIP.frames, 3, 16, 16)
+    player = _player(vdsm, stage)
+
+    def measure():
+        torch.manual_seed(3)
+        loss = player.loss(Batch(clip), Progress(3, 4, 3, 4)).total
+        return loss, torch.autograd.grad(loss, player.parameters, allow_unused=True)
+
+    exact, exact_gradients = measure()
+    with torch.autocast("cpu", torch.bfloat16):
+        near, near_gradients = measure()
+        model, guide, given = _pair(vdsm, stage, clip)
+        sites = poutine.trace(guide).get_trace(given, ANNEALING).nodes
+    drawn = [site for name, site in sites.items() if name in "sdz" or name[:2] == "z_"]
+    assert {site["value"].dtype for site in drawn} == {torch.float32}
+    assert near.dtype is torch.float32
+    assert near.item() != exact.item()
+    assert near.item() == pytest.approx(exact.item(), rel=5e-3)
+    largest = max(g.abs().max() for g in exact_gradients if g is not None)
+    for a, b in zip(near_gradients, exact_gradients, strict=True):
+        if b is not None:
+            assert (a - b).norm() <= 0.05 * b.norm() + 1e-3 * largest

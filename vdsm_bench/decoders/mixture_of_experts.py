@@ -7,11 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
 from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales
-from vdsm_bench.decoders.upconvolution import upconvolve
+from vdsm_bench.decoders.upconvolution import product_type, upconvolve
 
 
 class MixtureOfExpertsDecoder(FrameDecoder):
@@ -60,27 +59,33 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True):
             own = gain * torch.randn(identity_dim, inside, 4, 4, outside)
             common = base * torch.randn(inside, 4, 4, outside)
-            self.weights.append(nn.Parameter(scale * (common + own)))
+            # experts last: all three products of a blend then run along memory
+            bank = (scale * (common + own)).movedim(0, -1).contiguous()
+            self.weights.append(nn.Parameter(bank))
         self.biases = nn.ParameterList(
-            nn.Parameter(torch.zeros(identity_dim, outside)) for _, outside in shapes
+            nn.Parameter(torch.zeros(outside, identity_dim)) for _, outside in shapes
         )
 
     def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns every layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``."""
-        return [
-            ((weights @ bank.flatten(1)).view(-1, *bank.shape[1:]), weights @ bias)
-            for bank, bias in zip(self.weights, self.biases, strict=True)
-        ]
+        """Returns every layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``.
+
+        Blending is float32 also where products are not: it is a small share of the work.
+        """
+        with torch.autocast(weights.device.type, enabled=False):
+            w = weights.float() if weights.dtype is torch.bfloat16 else weights
+            return [
+                ((w @ bank.flatten(0, -2).t()).view(-1, *bank.shape[:-1]), w @ bias.t())
+                for bank, bias in zip(self.weights, self.biases, strict=True)
+            ]
 
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
         """Returns pixel logits ``[B, T, C, H, W]``."""
         b, t, _ = pose.shape
+        kind = product_type(pose)
         (first, bias), *others = self.blend(weights)
-        flat = first.flatten(2)  # [B, K_z + K_s, 16 C]
-        from_pose = torch.bmm(pose, flat[:, : self.pose_dim])
-        # the identity half of the input is the same in every frame: one product per clip
-        from_identity = torch.bmm(weights.unsqueeze(1), flat[:, self.pose_dim :])
-        picture = (from_pose + from_identity).view(b, t, 4, 4, -1) + bias.view(b, 1, 1, 1, -1)
+        inputs = torch.cat([pose, weights.unsqueeze(1).expand(-1, t, -1)], dim=-1)
+        picture = torch.bmm(inputs, first.flatten(2)).view(b, t, 4, 4, -1).to(kind)
+        picture = picture + bias.view(b, 1, 1, 1, -1).to(kind)
         for layer_weight, layer_bias in others:
-            picture = upconvolve(functional.leaky_relu(picture, SLOPE), layer_weight, layer_bias)
+            picture = upconvolve(picture, layer_weight.to(kind), layer_bias, slope=SLOPE)
         return picture.permute(0, 1, 4, 2, 3)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
 from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales
-from vdsm_bench.decoders.upconvolution import upconvolve
+from vdsm_bench.decoders.upconvolution import product_type, upconvolve
 
 
 class SingleDecoder(FrameDecoder):
@@ -45,10 +44,11 @@ class SingleDecoder(FrameDecoder):
         """Returns pixel logits ``[B, T, C, H, W]``."""
         b, t, _ = pose.shape
         inputs = torch.cat([pose, weights.unsqueeze(1).expand(-1, t, -1)], dim=-1)
+        kind = product_type(pose)
         picture = (inputs @ self.weights[0].flatten(1)).view(b, t, 4, 4, -1) + self.biases[0]
+        picture = picture.to(kind)
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            picture = upconvolve(
-                functional.leaky_relu(picture, SLOPE), weight.unsqueeze(0), bias.unsqueeze(0)
-            )
+            weight, bias = weight.unsqueeze(0), bias.unsqueeze(0)
+            picture = upconvolve(picture, weight.to(kind), bias, slope=SLOPE)
         clip: Tensor = picture.permute(0, 1, 4, 2, 3)
         return clip

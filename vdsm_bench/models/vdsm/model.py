@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import pyro
@@ -34,10 +34,28 @@ from vdsm_bench.models.vdsm.parts import (
     MotionEncoder,
     PoseHead,
     RollOut,
+    full,
 )
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
 Knots = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A clip, and what stage ``pretrain`` reads off its frames.
+
+    Attributes:
+        clip: ``[B, T, C, H, W]``.
+        features: the frame encoder's ``[B, T, F]``.
+        pose_loc: of q(z_t | x_t) ``[B, T, pose_dim]``.
+        pose_scale: the same.
+    """
+
+    clip: Tensor
+    features: Tensor
+    pose_loc: Tensor
+    pose_scale: Tensor
 
 
 class VDSM(VideoModel):
@@ -140,9 +158,7 @@ class VDSM(VideoModel):
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
-        self.identity_head = IdentityHead(
-            self.encoder.feature_dim, identity_dim, identity_slope
-        )
+        self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim, identity_slope)
         self.motion_encoder = MotionEncoder(
             pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout
         )
@@ -181,24 +197,27 @@ class VDSM(VideoModel):
         return self._loss("pretrain", self.frame_model, self.frame_guide, batch, progress)
 
     def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
-        return self._loss("sequence", self.clip_model, self.clip_guide, batch, progress)
+        seen = self.see(batch.clip)
+        return self._loss("sequence", self.clip_model, self.clip_guide, batch, progress, seen=seen)
 
     def _loss(
         self,
         stage: str,
-        model: Callable[[Tensor, Annealing], None],
-        guide: Callable[[Tensor, Annealing], None],
+        model: Callable[[Any, Annealing], None],
+        guide: Callable[[Any, Annealing], None],
         batch: Batch,
         progress: Progress,
         share: float = 1.0,
+        seen: Seen | None = None,
     ) -> Losses:
         """The loss of a stage; ``share`` is that of a clip's frames which the batch shows.
 
-        KL(q(s) || p(s)) is paid once per clip, so a part of a clip pays a part of it.
+        ``seen`` is what model and guide are given instead of the clip. KL(q(s) || p(s)) is paid
+        once per clip, so a part of a clip pays a part of it.
         """
         annealing = self.annealing(stage, progress)
         annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
-        scaled, plain = elbo_terms(model, guide, batch.clip, annealing)
+        scaled, plain = elbo_terms(model, guide, seen or batch.clip, annealing)
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:
@@ -247,8 +266,15 @@ class VDSM(VideoModel):
                 with poutine.scale(scale=annealing.pose):
                     pyro.sample("z", _normal(loc, scale, 2))
 
-    def clip_model(self, clip: Tensor, annealing: Annealing) -> None:
+    def see(self, clip: Tensor) -> Seen:
+        """Reads off a clip's frames what ``sequence`` takes as given from ``pretrain``."""
+        with torch.no_grad():
+            features = self._features(clip)
+            return Seen(clip, features, *self.pose_head(features))
+
+    def clip_model(self, seen: Seen, annealing: Annealing) -> None:
         """The model of ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
+        clip = seen.clip
         b, t = clip.shape[:2]
         with pyro.plate("clips", b):
             s = self._sample_identity_prior(clip, annealing)
@@ -265,19 +291,17 @@ class VDSM(VideoModel):
             weights = self.mixing_weights(s, annealing.temperature)
             poses = torch.stack(path, dim=1)
             if annealing.match:
-                self._observe_poses(clip, poses, annealing.match)
+                with poutine.scale(scale=annealing.match):
+                    pyro.sample("pose", _normal(poses, seen.pose_scale, 2), obs=seen.pose_loc)
             self._observe(clip, poses, weights)
 
-    def clip_guide(self, clip: Tensor, annealing: Annealing) -> None:
+    def clip_guide(self, seen: Seen, annealing: Annealing) -> None:
         """The guide of ``sequence``: d from the pose locs, then z_t given z_{t-1} and d."""
-        b, t = clip.shape[:2]
-        with torch.no_grad():
-            features = self._features(clip)
-            poses, _ = self.pose_head(features)
+        b, t = seen.clip.shape[:2]
         with pyro.plate("clips", b):
-            self._sample_identity(features, annealing)
+            self._sample_identity(seen.features, annealing)
             with poutine.scale(scale=annealing.motion):
-                loc, scale = self.motion_encoder(poses)
+                loc, scale = self.motion_encoder(seen.pose_loc)
                 d = pyro.sample("d", _normal(loc, scale, 1))
             messages = self.combiner.messages(self.roll_out(d, t), d).unbind(1)
             z = self.first_pose.expand(b, -1)
@@ -297,15 +321,8 @@ class VDSM(VideoModel):
             loc, scale = self.identity_head(features)
             pyro.sample("s", _normal(loc, scale, 1))
 
-    def _observe_poses(self, clip: Tensor, pose: Tensor, weight: float) -> None:
-        """Observes the poses that ``pretrain`` reads off the frames, under the path's."""
-        with torch.no_grad():
-            loc, scale = self.pose_head(self._features(clip))
-        with poutine.scale(scale=weight):
-            pyro.sample("pose", _normal(pose, scale, 2), obs=loc)
-
     def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
-        logits = self.decoder.logits(pose, weights)
+        logits = full(self.decoder.logits(pose, weights))
         if self.likelihood == "bernoulli":
             # validation off: grey values are no coin flips (a continuous relaxation)
             density = dist.Bernoulli(logits=logits, validate_args=False)

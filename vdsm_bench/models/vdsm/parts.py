@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +13,28 @@ from torch.nn import functional
 
 from vdsm_bench.initialisation import keep_signal
 
+T = TypeVar("T")
 #: a normal's scale never falls below it: prior roll-outs underflow to 0 within 10-20 steps else
 LEAST_SCALE = 1e-4
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Returns float32 where products left a shorter type."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def latent(method: Callable[..., T]) -> Callable[..., T]:
+    """Lets a method of a network of the latents compute in float32 also under autocast.
+
+    These are small, what they return is added up over the frames, and an exponential follows.
+    """
+
+    @functools.wraps(method)
+    def computed(self: nn.Module, first: Tensor, *others: Any) -> T:
+        with torch.autocast(first.device.type, enabled=False):
+            return method(self, full(first), *others)
+
+    return computed
 
 
 def positive(raw: Tensor) -> Tensor:
@@ -36,6 +59,7 @@ class PoseHead(nn.Module):
         if scale is not None:
             _start_scale_at(self.layer, slice(pose_dim, None), scale)
 
+    @latent
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale."""
         loc, raw = self.layer(features).chunk(2, dim=-1)
@@ -69,6 +93,7 @@ class IdentityHead(nn.Module):
         keep_signal(self)
         _start_scale_at(self.scale_layer, slice(None), 1 / identity_dim)
 
+    @latent
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale."""
         loc, raw = self.output(functional.leaky_relu(self.hidden(features))).chunk(2, dim=-1)
@@ -97,6 +122,7 @@ class GatedTransition(nn.Module):
             self.linear.weight.copy_(torch.eye(pose_dim))
             self.linear.bias.zero_()
 
+    @latent
     def forward(self, previous: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale of z_t ``[B, pose_dim]``."""
         inputs = torch.cat([previous, motion], dim=-1)
@@ -119,11 +145,13 @@ class Combiner(nn.Module):
         self.loc = nn.Linear(width, pose_dim)
         self.scale = nn.Linear(width, pose_dim)
 
+    @latent
     def messages(self, states: Tensor, motion: Tensor) -> Tensor:
         """Returns m of all steps ``[B, T, width]``; none waits for z, so it is one product."""
         motion = motion.unsqueeze(1).expand(-1, states.shape[1], -1)
         return functional.leaky_relu(self.from_state(torch.cat([states, motion], dim=-1)))
 
+    @latent
     def forward(self, previous: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale of z_t ``[B, pose_dim]``."""
         combined = 0.5 * (torch.tanh(self.from_previous(previous)) + message)
@@ -152,6 +180,7 @@ class MotionEncoder(nn.Module):
         self.output = nn.Linear(2 * layers * width, 2 * motion_dim)
         _start_scale_at(self.output, slice(motion_dim, None), 1 / motion_dim)
 
+    @latent
     def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale."""
         _, (hidden, _) = self.rnn(pose)
@@ -173,6 +202,7 @@ class RollOut(nn.Module):
         self.cells = nn.ModuleList(nn.LSTMCell(width, width) for _ in range(layers))
         self.first_input = nn.Parameter(torch.zeros(width))
 
+    @latent
     def forward(self, motion: Tensor, n_frames: int) -> Tensor:
         """Returns the states ``[B, n_frames, width]`` of motion codes ``[B, motion_dim]``."""
         b = motion.shape[0]
