@@ -9,13 +9,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vdsm_bench.errors import UsageError, suggest
 from vdsm_bench.notation import merge, parse_instance
 from vdsm_bench.registry import Registry, split_part
+
+#: what training computes in; weights, moments and losses are float32 in both
+Precision = Literal["32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Settings(BaseModel):
@@ -164,7 +168,11 @@ class EvaluationSettings(Settings):
 
 
 class CellConfig(Settings):
-    """One model x dataset x preset x seed under one protocol."""
+    """One model x dataset x preset x seed under one protocol.
+
+    Attributes:
+        precision: ``32``; or ``bf16``, the loss runs under torch's autocast.
+    """
 
     model: ModelSettings
     data: DataSettings
@@ -173,6 +181,7 @@ class CellConfig(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     preset: str = "small"
     seed: int = Field(0, ge=0)
+    precision: Precision = "32"
 
     def instance(self, table: Registry) -> str:
         """Returns the canonical ``name[key=value,...]``: departures from the preset, sorted."""

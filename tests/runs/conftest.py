@@ -33,7 +33,10 @@ def listener():
 def bench(table, data_dir, shared_runs):
     """Runs cells of the toy zoo; returns their outcomes and what was said."""
 
-    def call(*models, seeds=(0,), layer=None, runs_dir=shared_runs, fresh=False, wait=True):
+    def call(
+        *models, seeds=(0,), layer=None, runs_dir=shared_runs, fresh=False, wait=True,
+        precision="auto",
+    ):  # fmt: skip
         listener = Listener()
         cells = plan_cells(
             table,
@@ -51,6 +54,7 @@ def bench(table, data_dir, shared_runs):
             fresh=fresh,
             wait=wait,
             reporter=listener,
+            precision=precision,
         )
         return run_cells(cells, context), listener
 

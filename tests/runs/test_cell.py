@@ -4,7 +4,7 @@ from tests.runs.cells import TABLE
 from vdsm_bench.config import resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
-from vdsm_bench.runs.cell import cell_key, changes, comparable, folder_name, plan_cells
+from vdsm_bench.runs.cell import Cell, cell_key, changes, comparable, folder_name, plan_cells
 
 DATA, PROTOCOL = {"content": "c", "splits": "s"}, {"judge": "j"}
 
@@ -45,6 +45,18 @@ def test_the_order_of_flags_and_the_spelling_of_defaults_change_nothing():
 )
 def test_whatever_changes_a_number_changes_the_key(changed):
     assert changed.key != key_of().key
+
+
+def test_float32_keeps_the_keys_of_cells_from_before_there_was_a_choice():
+    config = resolve(TABLE, model="toy", dataset="faces")
+    cell = Cell(config, "toy")
+    keys = [cell_key(TABLE, each.config, data=DATA, protocol=PROTOCOL)
+            for each in (cell, cell.at("32"), cell.at("bf16"))]  # fmt: skip
+    assert [key.key for key in keys[:2]] == ["b66c3842"] * 2
+    assert [key.group for key in keys[:2]] == ["1a68fc85"] * 2
+    assert keys[2].key != "b66c3842"
+    assert keys[2].group != "1a68fc85"
+    assert changes(TABLE, cell.at("bf16").config) == {"precision": "bf16"}
 
 
 def test_only_seeds_share_a_group():

@@ -91,14 +91,28 @@ PROGRAM = """
     def tell(task, done, total, detail):
         print(task, done, flush=True)
     trainer.Trainer(
-        build(), SETTINGS, Noise(), folder=Path(sys.argv[1]), seed=1, progress=tell
+        build(), SETTINGS, Noise(), folder=Path(sys.argv[1]), seed=1, precision=sys.argv[2],
+        progress=tell,
     ).train()
 """
 
 
-@pytest.mark.parametrize("at", ["train pretrain 4", "train sequence 6"])
-def test_kill_9_then_the_same_command_equals_uninterrupted(uninterrupted, tmp_path, at):
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)]
+@pytest.fixture(scope="module")
+def uninterrupted_in(uninterrupted, tmp_path_factory):
+    model = build()
+    folder = tmp_path_factory.mktemp("whole-bf16")
+    Trainer(model, SETTINGS, Noise(), folder=folder, seed=1, precision="bf16").train()
+    return {"32": uninterrupted[1], "bf16": model.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("at", "precision"),
+    [("train pretrain 4", "32"), ("train sequence 6", "32"), ("train sequence 2", "bf16")],
+)
+def test_kill_9_then_the_same_command_equals_uninterrupted(
+    uninterrupted_in, tmp_path, at, precision
+):
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path), precision]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.strip() == at:
@@ -111,7 +125,7 @@ def test_kill_9_then_the_same_command_equals_uninterrupted(uninterrupted, tmp_pa
     assert f"{at.rsplit(maxsplit=1)[0]} 1\n" not in done.stdout
     model = build(seed=3)
     load_weights(tmp_path / "checkpoints" / "model.safetensors", model)
-    assert _equal(uninterrupted[1], model.state_dict())
+    assert _equal(uninterrupted_in[precision], model.state_dict())
 
 
 def test_two_models_in_one_process_both_train_alike(uninterrupted, tmp_path):

@@ -41,7 +41,7 @@ SCORES = (
 )
 _LEADING = (
     "slot", "dataset", "model", "preset", "image_size", "frames", "split", "part", "supervision",
-    "seeds", "n_seeds",
+    "precision", "seeds", "n_seeds",
 )  # fmt: skip
 _TRAILING = (
     "identity_by_factor", "judge_accuracy", "collapsed", "training_minutes", "status", "protocol",
@@ -136,6 +136,7 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
         **{key: first[key] for key in _LEADING[:9] if key not in ("preset", "part")},
         part=first["protocol"].get("part", "test"),
         preset=_preset(first["preset"], records[0].config),
+        precision=_precision(first["slot"], first),
         seeds=" ".join(map(str, seeds)),
         n_seeds=len(seeds),
         identity_by_factor=by_factor([cell.get("long", []) for cell in cells]),
@@ -149,6 +150,11 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
     )
     row.update(_scores_over_seeds([cell["scores"] for cell in cells]))
     return row
+
+
+def _precision(slot: str, known: Mapping[str, Any]) -> Any:
+    """Returns what a model was trained in, where it was trained here."""
+    return known.get("precision", "32") if slot == "native" else None
 
 
 def _preset(name: Any, config: Mapping[str, Any] | None) -> str:
@@ -201,6 +207,7 @@ def _unfinished_row(record: CellRecord) -> Row:
     config, data = content["config"], content["config"].get("data")
     row["model"] = content.get("instance", row["model"])
     row["preset"] = _preset(config.get("preset"), content)
+    row["precision"] = _precision(record.slot, config)
     row["seeds"] = str(config.get("seed"))
     row["part"] = config.get("evaluation", {}).get("part")
     if isinstance(data, dict):

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     help="Add the scores of another protocol, also to rows that are done.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="What training computes in; auto measures once, and takes bf16 where it pays.",
+)
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
@@ -33,6 +40,7 @@ def command(
     asked: Asked,
     protocol: str | None,
     device: str,
+    precision: str,
     fresh: bool,
     no_wait: bool,
     dry_run: bool,
@@ -44,7 +52,8 @@ def command(
         layers.append(with_score(layers, protocol))
     cells = asked.cells(session, layers)
     if dry_run:
-        _show_plan(cells, session.runs_dir, fresh, as_json, short=asked.suite is not None)
+        short = asked.suite is not None
+        _show_plan(cells, session.runs_dir, precision, fresh, as_json, short=short)
         return 0
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.runs.execute import RunContext, run_cells
@@ -55,6 +64,7 @@ def command(
             runs_dir=session.runs_dir,
             data_dir=session.data_dir,
             device=device,
+            precision=precision,
             fresh=fresh,
             wait=not no_wait,
             reporter=listener,
@@ -110,6 +120,7 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
     lines = [
         f"{metrics['image_size']} px, {metrics['frames']} frames, held out: {metrics['split']}, "
         f"supervision: {metrics['supervision']}, judge ≥ {metrics['judge']['lowest_accuracy']:.3f}"
+        f"{', trained in bf16' if metrics.get('precision') == 'bf16' else ''}"
     ]
     names = [*SCORES, *(name for name in metrics["scores"] if name not in SCORES)]
     width = max(map(len, names))
@@ -134,11 +145,11 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def _show_plan(
-    cells: list[Cell], runs_dir: Path, fresh: bool, as_json: bool, *, short: bool
+    cells: list[Cell], runs_dir: Path, precision: str, fresh: bool, as_json: bool, *, short: bool
 ) -> None:
     from vdsm_bench.runs.plan import describe_plan
 
-    plan = describe_plan(cells, runs_dir, fresh=fresh)
+    plan = describe_plan(cells, runs_dir, precision=precision, fresh=fresh)
     if as_json:
         print_json(plan)
         return
@@ -152,6 +163,7 @@ def _show_plan(
         )
         for name, text in item["stages"].items():
             click.echo(f"  stage {name}: {text}")
+        click.echo(f"  precision: {item['precision']}")
         click.echo(f"  judge: {item['judge']}\n  scored on at most: {item['scored']}")
     if short:
         done = sum(item["action"] == "reuse" for item in plan)

@@ -37,12 +37,16 @@ def command(session: Session, as_json: bool) -> None:
 def row_of(record: CellRecord) -> dict[str, Any]:
     """Returns one cell's line as a mapping."""
     status = record.status
+    config = (record.config or {}).get("config")
     working = record.state in ("training", "interrupted", "killed")
     return {
         "cell": record.label,
         "state": record.state,
         "stage": status.stage if status is not None and working else None,
         "epoch": status.epoch if status is not None and working else None,
+        "precision": config.get("precision", "32")
+        if isinstance(config, dict) and record.slot == "native"
+        else None,
         "time": status.time if status is not None else None,
         "note": record.problem or (status.note if status is not None else None),
         "folder": str(record.path),

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.config import CellConfig, canonical_json, content_key, resolve
+from vdsm_bench.config import (
+    PRECISIONS,
+    CellConfig,
+    Precision,
+    canonical_json,
+    content_key,
+    resolve,
+)
 from vdsm_bench.registry import Registry, split_part
 from vdsm_bench.runs.folder import CellRecord, scan_cells
 
@@ -37,6 +44,10 @@ class Cell:
         config = self.config
         where = f"{config.data.dataset}/{self.instance}/{config.preset}-seed{config.seed}"
         return where if self.variant is None else f"{where} ({self.variant})"
+
+    def at(self, precision: Precision) -> Cell:
+        """Returns the same cell trained in another precision."""
+        return replace(self, config=self.config.model_copy(update={"precision": precision}))
 
 
 @dataclass(frozen=True)
@@ -115,8 +126,13 @@ def cell_key(
 
 
 def comparable(config: CellConfig) -> dict[str, Any]:
-    """Returns the configuration as a tree without what changes no number."""
+    """Returns the configuration as a tree without what changes no number.
+
+    Float32 is left out too, so that cells from before there was a choice keep their keys.
+    """
     tree = config.model_dump(mode="json")
+    if tree["precision"] == "32":
+        del tree["precision"]
     for section, keys in NO_NUMBER.items():
         for key in keys:
             tree[section].pop(key)
@@ -178,14 +194,41 @@ class KnownCells:
             if isinstance(tree, dict):
                 self._by_seed.setdefault(_but_for_seed(tree), {})[tree["seed"]] = record
 
-    def find(self, config: CellConfig) -> CellRecord | None:
-        """Returns the cell of a configuration, or None."""
-        return self.seeds(config).get(config.seed)
+    def find(self, config: CellConfig, asked: str) -> CellRecord | None:
+        """Returns the cell that is meant where this precision is asked for, or None."""
+        return self.seeds(config, asked).get(config.seed)
 
-    def seeds(self, config: CellConfig) -> dict[int, CellRecord]:
-        """Returns the cells of a configuration under whatever seed, by seed."""
-        found = self._by_seed.get(_but_for_seed(comparable(config)), {})
+    def seeds(self, config: CellConfig, asked: str | None = None) -> dict[int, CellRecord]:
+        """Returns the cells of a configuration under whatever seed, by seed.
+
+        Args:
+            config: the configuration; its precision does not count.
+            asked: ``32``, ``bf16``, or ``auto`` for what that chose before; without it all
+                count, of two the one that ``auto`` chose.
+        """
+        found: dict[int, CellRecord] = {}
+        for precision in PRECISIONS:
+            tree = comparable(config.model_copy(update={"precision": precision}))
+            for seed, record in self._by_seed.get(_but_for_seed(tree), {}).items():
+                chosen = auto_reason(record.config or {}) is not None
+                fits = chosen if asked == "auto" else asked in (precision, None)
+                if fits and (chosen or seed not in found):
+                    found[seed] = record
         return dict(sorted(found.items()))
+
+
+def auto_reason(content: Mapping[str, Any]) -> str | None:
+    """Returns why ``auto`` chose the precision of a cell, or None where it did not.
+
+    Cells from before there was a choice count as chosen.
+
+    Args:
+        content: the cell's ``config.json``.
+    """
+    choice = content.get("precision", {"asked": "auto", "reason": "as this cell was begun"})
+    if not isinstance(choice, dict) or choice.get("asked") != "auto":
+        return None
+    return str(choice.get("reason"))
 
 
 def _but_for_seed(tree: Mapping[str, Any]) -> str:

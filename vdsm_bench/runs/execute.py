@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.config import CellConfig
+from vdsm_bench.config import PRECISIONS, CellConfig
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import choose_device, prepare_process
 from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError, disk_error
@@ -26,6 +26,7 @@ from vdsm_bench.runs.media import write_media
 from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.monitor import AT_THE_END, Monitor
 from vdsm_bench.runs.pairs_table import write_pairs
+from vdsm_bench.runs.precision import Choice, choose_precision
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.runs.scores import add_scores, lacking
@@ -46,6 +47,7 @@ class RunContext:
         fresh: start over; old folders are moved aside.
         wait: wait for another process that works on a cell, or refuse.
         reporter: told what happens.
+        precision: ``auto``, ``32`` or ``bf16``.
     """
 
     table: Registry
@@ -55,6 +57,7 @@ class RunContext:
     fresh: bool
     wait: bool
     reporter: Reporter
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,30 @@ class Desk:
             self._benches[key] = Bench.of(store, data, part)
         return self._benches[key]
 
+    def place(
+        self, cell: Cell, bench: Bench, protocol: ScoringProtocol
+    ) -> tuple[CellKey, CellFolder]:
+        """Returns the key of a cell and the folder where it lives."""
+        context = self.context
+        key = cell_key(context.table, cell.config, data=bench.key, protocol=protocol.key)
+        return key, CellFolder(cell_path(context.runs_dir, cell, key.key))
+
+    def settle(self, cell: Cell, bench: Bench, protocol: ScoringProtocol) -> tuple[Cell, Choice]:
+        """Returns the cell in the precision that it is trained in, and why it is that one."""
+        context = self.context
+        folders = {each: self.place(cell.at(each), bench, protocol)[1] for each in PRECISIONS}
+        choice = choose_precision(
+            context.precision,
+            cell,
+            table=context.table,
+            bench=bench,
+            device=self.device,
+            runs_dir=context.runs_dir,
+            folders=folders,
+            reporter=context.reporter,
+        )
+        return cell.at(choice.used), choice
+
 
 def run_cells(cells: Sequence[Cell], context: RunContext) -> list[Outcome]:
     """Runs cells one after the other; one that fails is recorded and does not stop the others.
@@ -129,8 +156,8 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
     try:
         bench = desk.bench(cell.config)
         protocol = ScoringProtocol(desk.context.table, bench, cell.config, desk.device)
-        key = cell_key(desk.context.table, cell.config, data=bench.key, protocol=protocol.key)
-        place = CellFolder(cell_path(desk.context.runs_dir, cell, key.key))
+        cell, choice = desk.settle(cell, bench, protocol)
+        key, place = desk.place(cell, bench, protocol)
         context = desk.context
         with hold(place.path, cell.label, wait=context.wait, say=context.reporter.say):
             if context.fresh and place.path.exists():
@@ -149,7 +176,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             model = build_model(context.table, bench, cell)
             _ = protocol.request
             folder = place
-            _open_folder(place, cell, key, changes(context.table, cell.config), desk.device)
+            _open_folder(place, cell, key, choice, desk)
             metrics = _work(cell, key, place, bench, protocol, desk, model)
             return _done(cell, place, metrics, reused_row=False)
     except (VdsmBenchError, OSError) as problem:
@@ -176,22 +203,23 @@ def _finished(folder: CellFolder) -> dict[str, Any] | None:
     return read_cell(folder.path).metrics
 
 
-def _open_folder(
-    folder: CellFolder, cell: Cell, key: CellKey, changed: Mapping[str, Any], device: str
-) -> None:
+def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, desk: Desk) -> None:
     content = {
         "key": key.key,
         "group": key.group,
         "instance": cell.instance,
         "config": cell.config.model_dump(mode="json"),
         "comparable": comparable(cell.config),
-        "changes": dict(changed),
+        "changes": changes(desk.context.table, cell.config),
+        "precision": choice.as_json(),
         "inputs": dict(key.inputs),
     }
     write_json(folder.config_file, content)
-    write_json(folder.path / "env.json", describe_environment(device))
+    write_json(folder.path / "env.json", describe_environment(desk.device))
     folder.write_status("planned")
-    folder.log(f"started on {device}")
+    said = f"precision {choice.used} ({choice.reason})"
+    folder.log(f"started on {desk.device}, {said}")
+    desk.context.reporter.say(f"{cell.label}: {said}")
 
 
 def _work(
@@ -214,6 +242,7 @@ def _work(
         folder=folder.path,
         seed=config.seed,
         device=desk.device,
+        precision=config.precision,
         on_epoch=monitor.on_epoch,
         progress=context.reporter.progress,
     ).train()
@@ -233,6 +262,7 @@ def _work(
     metrics = {
         **describe_row(config, key, bench, slot="native", model=cell.instance),
         "supervision": supervision_of(model, config.training),
+        "precision": config.precision,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training_seconds": round(summary.seconds, 3),
         "training_steps": dict(summary.steps),

@@ -12,17 +12,21 @@ from vdsm_bench.runs.folder import CellRecord
 _ACTIONS = {"done": "reuse", "damaged": "start over (its files are damaged)"}
 
 
-def describe_plan(cells: Sequence[Cell], runs_dir: Path, *, fresh: bool) -> list[dict[str, Any]]:
-    """Returns for every cell what would be done, JSON-able.
+def describe_plan(
+    cells: Sequence[Cell], runs_dir: Path, *, precision: str, fresh: bool
+) -> list[dict[str, Any]]:
+    """Returns for every cell what would be done, JSON-able; no precision is measured.
 
     Whether a cell exists is told from its configuration alone: data that changed since makes it a
     new cell all the same.
     """
     known = KnownCells(runs_dir)
-    return [_describe(cell, known.find(cell.config), fresh) for cell in cells]
+    return [_describe(cell, known.find(cell.config, precision), precision, fresh) for cell in cells]
 
 
-def _describe(cell: Cell, record: CellRecord | None, fresh: bool) -> dict[str, Any]:
+def _describe(cell: Cell, record: CellRecord | None, precision: str, fresh: bool) -> dict[str, Any]:
+    if record is not None and record.config is not None:
+        precision = record.config["config"].get("precision", "32")
     data = cell.config.data
     return {
         "cell": cell.label,
@@ -33,6 +37,7 @@ def _describe(cell: Cell, record: CellRecord | None, fresh: bool) -> dict[str, A
         "frames": data.frames,
         "stride": data.stride,
         "split": data.split,
+        "precision": precision,
         "stages": {
             name: f"{stage.epochs} epochs x {stage.batches_per_epoch} batches x "
             f"{stage.batch_size} clips{' in identity pairs' if stage.pairs else ''}"

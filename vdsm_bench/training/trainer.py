@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vdsm_bench.config import StageSettings
+from vdsm_bench.config import Precision, StageSettings
 from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel
 from vdsm_bench.devices import launch_fabric
 from vdsm_bench.errors import DivergedError, UsageError
@@ -60,12 +60,27 @@ class TrainingSummary:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-class PlayerLoss(nn.Module):
-    """Gives Fabric one module whose forward is a player's loss, whatever the model calls it."""
+def freeze(model: VideoModel, stage: Stage) -> None:
+    """Lets only the stage's own parameters ask for gradients."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for player in stage.players:
+        for parameter in player.parameters:
+            parameter.requires_grad_(True)
 
-    def __init__(self, model: VideoModel) -> None:
+
+class PlayerLoss(nn.Module):
+    """Gives Fabric one module whose forward is a player's loss, whatever the model calls it.
+
+    Args:
+        model: whose losses.
+        precision: with ``bf16`` the loss runs under autocast: products and convolutions in
+            bfloat16, from float32 weights; the sum that is differentiated is float32.
+    """
+
+    def __init__(self, model: VideoModel, precision: Precision = "32") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.precision = model, precision
 
     def forward(
         self, clip: Tensor, pairs: bool, stage: str, player: str, place: tuple[int, int, int, int]
@@ -78,8 +93,10 @@ class PlayerLoss(nn.Module):
             for one in each.players
             if one.name == player
         ]
-        losses = chosen.loss(Batch(clip, pairs), Progress(*place))
-        return losses.total, dict(losses.terms)
+        # not Fabric's own bf16: it rounds the clip too, and with it the targets of the loss
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            losses = chosen.loss(Batch(clip, pairs), Progress(*place))
+        return losses.total.float(), dict(losses.terms)
 
 
 class Trainer:
@@ -96,6 +113,7 @@ class Trainer:
         folder: of the cell; gets ``train.jsonl`` and ``checkpoints/``.
         seed: the cell's seed.
         device: ``cpu``, ``cuda`` or ``mps``.
+        precision: what losses are computed in; evaluation mode is float32 always.
         on_epoch: called after every epoch with stage, epoch and the model in evaluation
             mode; its figures are logged and shown, and decide nothing.
         progress: called with task, steps done, steps in all, and the figures to show.
@@ -110,6 +128,7 @@ class Trainer:
         folder: Path,
         seed: int,
         device: str = "cpu",
+        precision: Precision = "32",
         on_epoch: EpochHook | None = None,
         progress: Callable[[str, int, int, str], None] | None = None,
     ) -> None:
@@ -126,7 +145,7 @@ class Trainer:
         #: where the device is the processor itself, looking at a step costs nothing
         self._looks_always = self.fabric.device.type == "cpu"
         self.model = model
-        self._loss = self.fabric.setup_module(PlayerLoss(model))
+        self._loss = self.fabric.setup_module(PlayerLoss(model, precision))
         self._journal = Journal(folder / "train.jsonl", [stage.name for stage in self.stages])
         self._checkpoints = folder / "checkpoints"
         self._seconds, self._figures = 0.0, dict[str, Any]()
@@ -153,7 +172,7 @@ class Trainer:
 
     def begin(self, stage: Stage) -> StageStep:
         """Lets the stage's own parameters be trained, and no others; returns its step."""
-        self._freeze(stage)
+        freeze(self.model, stage)
         self._training_mode()
         return StageStep(self.fabric, self._loss, stage, self.settings[stage.name])
 
@@ -259,14 +278,6 @@ class Trainer:
         shown = {key: value for key, value in terms.items() if key.endswith("loss")}
         numbers = {k: v for k, v in self._figures.items() if isinstance(v, int | float)}
         return " ".join(f"{key} {value:.3g}" for key, value in {**shown, **numbers}.items())
-
-    def _freeze(self, stage: Stage) -> None:
-        """Lets only the stage's own parameters ask for gradients."""
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        for player in stage.players:
-            for parameter in player.parameters:
-                parameter.requires_grad_(True)
 
     def _training_mode(self) -> None:
         """Training mode, but not for frozen modules: their running statistics must not move."""
