@@ -91,7 +91,10 @@ def choose_precision(
     with hold(path, f"the precision of {cell.label}", say=reporter.say):
         found = _read(path)
         if found is None:
-            found = _measure(model, cell, bench, device)
+            try:
+                found = _measure(model, cell, bench, device)
+            except Exception as error:  # training meets it too, and has a folder to say it in
+                return Choice("auto", "32", f"not measured: {type(error).__name__}: {error}")
             write_json(path, {**found, "sizes": sizes})
     return Choice("auto", found["precision"], found["reason"])
 
