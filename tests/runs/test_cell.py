@@ -1,7 +1,7 @@
 import pytest
 
 from tests.runs.cells import TABLE
-from vdsm_bench.config import resolve
+from vdsm_bench.config import PRECISIONS, resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
 from vdsm_bench.runs.cell import Cell, cell_key, changes, comparable, folder_name, plan_cells
@@ -47,15 +47,16 @@ def test_whatever_changes_a_number_changes_the_key(changed):
     assert changed.key != key_of().key
 
 
-def test_float32_keeps_the_keys_of_cells_from_before_there_was_a_choice():
-    config = resolve(TABLE, model="toy", dataset="faces")
-    cell = Cell(config, "toy")
-    keys = [cell_key(TABLE, each.config, data=DATA, protocol=PROTOCOL)
-            for each in (cell, cell.at("32"), cell.at("bf16"))]  # fmt: skip
-    assert [key.key for key in keys[:2]] == ["b66c3842"] * 2
-    assert [key.group for key in keys[:2]] == ["1a68fc85"] * 2
-    assert keys[2].key != "b66c3842"
-    assert keys[2].group != "1a68fc85"
+def test_float32_is_no_part_of_the_key_and_bf16_is():
+    """Cells from before there was a choice keep their keys."""
+    cell = Cell(resolve(TABLE, model="toy", dataset="faces"), "toy")
+    keys = {precision: cell_key(TABLE, cell.at(precision).config, data=DATA, protocol=PROTOCOL)
+            for precision in PRECISIONS}  # fmt: skip
+    assert "precision" not in keys["32"].inputs["config"]
+    assert keys["32"].key == key_of().key
+    assert keys["bf16"].inputs["config"] == {**keys["32"].inputs["config"], "precision": "bf16"}
+    assert keys["bf16"].key != keys["32"].key
+    assert keys["bf16"].group != keys["32"].group
     assert changes(TABLE, cell.at("bf16").config) == {"precision": "bf16"}
 
 

@@ -8,7 +8,7 @@ from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.cli.status_command import row_of
 from vdsm_bench.files import read_json, write_json
 from vdsm_bench.runs import precision
-from vdsm_bench.runs.cell import plan_cells
+from vdsm_bench.runs.cell import KnownCells, plan_cells
 from vdsm_bench.runs.folder import read_cell
 from vdsm_bench.runs.plan import describe_plan
 from vdsm_bench.training import measure
@@ -35,9 +35,12 @@ def used(outcome):
     return outcome.metrics["precision"]
 
 
+def cells_of(table):
+    return plan_cells(table, models=["toy"], datasets=["toy-squares"], seeds=[0], preset="smoke")
+
+
 def plan_of(table, runs_dir, asked):
-    cells = plan_cells(table, models=["toy"], datasets=["toy-squares"], seeds=[0], preset="smoke")
-    (item,) = describe_plan(cells, runs_dir, precision=asked, fresh=False)
+    (item,) = describe_plan(cells_of(table), runs_dir, precision=asked, fresh=False)
     return item["action"], item["precision"]
 
 
@@ -96,7 +99,7 @@ def test_a_cell_from_before_there_was_a_choice_is_reused(bench, clock, tmp_path)
     assert (row["precision"], row["preset"]) == ("32", "smoke")
 
 
-def test_what_was_asked_for_by_hand_does_not_decide_for_auto(bench, clock, tmp_path):
+def test_what_was_asked_for_by_hand_does_not_decide_for_auto(bench, clock, tmp_path, table):
     (plain,), _ = bench(runs_dir=tmp_path, precision="32")
     (auto,), _ = bench(runs_dir=tmp_path)
     assert [used(plain), used(auto)] == ["32", "bf16"]
@@ -105,6 +108,11 @@ def test_what_was_asked_for_by_hand_does_not_decide_for_auto(bench, clock, tmp_p
     rows = {row["precision"]: row for row in leaderboard(tmp_path) if row["slot"] == "native"}
     assert rows["32"]["preset"] == "smoke"
     assert rows["bf16"]["preset"] == "smoke[precision=bf16]"
+    (cell,) = cells_of(table)
+    known = KnownCells(tmp_path)
+    shown = [known.find(cell.config, asked).path for asked in ("auto", "bf16", "32")]
+    assert shown == [auto.folder, auto.folder, plain.folder]
+    assert known.seeds(cell.config)[0].path == auto.folder  # auto's own is shown in a suite's table
     assert row_of(read_cell(auto.folder))["precision"] == "bf16"
     assert row_of(read_cell(plain.folder))["precision"] == "32"
 
