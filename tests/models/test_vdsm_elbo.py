@@ -11,6 +11,7 @@ from tests.models.tiny import CLIP, build
 from vdsm_bench.contracts import Batch, Progress
 from vdsm_bench.models.vdsm.annealing import Annealing
 from vdsm_bench.models.vdsm.objective import elbo_terms, total
+from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
 ANNEALING = Annealing(temperature=4.0, identity=0.3, pose=0.7, motion=0.2)
 
@@ -28,8 +29,9 @@ def _noise(guide, given, n_clips):
     nodes = poutine.trace(guide).get_trace(given, ANNEALING).nodes
     found = {}
     for name, site in nodes.items():
-        if name in "sdz" or name[:2] == "z_":
-            normal = site["fn"].base_dist
+        if name in "sdz":
+            of_path = isinstance(site["fn"], PosteriorPath)
+            normal = site["fn"].steps(site["value"]) if of_path else site["fn"].base_dist
             found[name] = ((site["value"] - normal.loc) / normal.scale).detach()
     if "z" in found:
         z = found.pop("z")
@@ -93,7 +95,7 @@ def test_weights_scale_their_own_term_alone():
     scaled, plain = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
     assert scaled["s"].item() == pytest.approx(0.3 * plain["s"].item(), rel=1e-5)
     assert scaled["d"].item() == pytest.approx(0.2 * plain["d"].item(), rel=1e-5)
-    assert scaled["z_1"].item() == pytest.approx(0.7 * plain["z_1"].item(), rel=1e-5)
+    assert scaled["z"].item() == pytest.approx(0.7 * plain["z"].item(), rel=1e-5)
     assert scaled["x"].item() == pytest.approx(plain["x"].item())
 
 
@@ -123,7 +125,7 @@ def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_p
     scaled, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, matching)
 
     loc, scale = vdsm.pose_head(vdsm.encoder(clip.flatten(0, 1)))
-    drawn = torch.stack([path[f"z_{t + 1}"]["value"] for t in range(CLIP.frames)], dim=1)
+    drawn = path["z"]["value"]
     error = (loc.view_as(drawn) - drawn) / scale.view_as(drawn)
     cost = 0.5 * error.square() + scale.view_as(drawn).log() + 0.5 * math.log(2 * math.pi)
     assert scaled.pop("pose").item() == pytest.approx(0.5 * cost.sum().item(), rel=1e-5)
@@ -154,7 +156,7 @@ def test_bfloat16_products_leave_loss_and_gradients_near_and_the_latents_float32
         near, near_gradients = measure()
         model, guide, given = _pair(vdsm, stage, clip)
         sites = poutine.trace(guide).get_trace(given, ANNEALING).nodes
-    drawn = [site for name, site in sites.items() if name in "sdz" or name[:2] == "z_"]
+    drawn = [site for name, site in sites.items() if name in "sdz"]
     assert {site["value"].dtype for site in drawn} == {torch.float32}
     assert near.dtype is torch.float32
     assert near.item() != exact.item()
@@ -163,3 +165,46 @@ def test_bfloat16_products_leave_loss_and_gradients_near_and_the_latents_float32
     for a, b in zip(near_gradients, exact_gradients, strict=True):
         if b is not None:
             assert (a - b).norm() <= 0.05 * b.norm() + 1e-3 * largest
+
+
+def test_a_path_is_scored_at_once_as_step_by_step():
+    vdsm = build()
+    d = torch.randn(3, vdsm.motion_dim)
+    messages = vdsm.combiner.messages(vdsm.roll_out(d, 4), d)
+    first = torch.randn(vdsm.pose_dim)
+    posterior = PosteriorPath(first, vdsm.combiner, messages)
+    prior = PriorPath(vdsm.transition, d, 4, vdsm.pose_dim)
+    path = torch.randn(3, 4, vdsm.pose_dim)
+    one, other, before = 0, 0, None
+    for t in range(4):
+        loc, scale = vdsm.combiner(
+            first.expand(3, -1) if before is None else before, messages[:, t]
+        )
+        one = one + torch.distributions.Normal(loc, scale).log_prob(path[:, t]).sum(1)
+        loc, scale = (
+            (torch.zeros(3, vdsm.pose_dim), torch.ones(3, vdsm.pose_dim))
+            if before is None
+            else vdsm.transition(before, d)
+        )
+        other = other + torch.distributions.Normal(loc, scale).log_prob(path[:, t]).sum(1)
+        before = path[:, t]
+    torch.testing.assert_close(posterior.log_prob(path), one)
+    torch.testing.assert_close(prior.log_prob(path), other)
+
+    drawn = posterior.rsample()  # what drawing remembers is what scoring the draw finds
+    again = PosteriorPath(first, vdsm.combiner, messages).steps(drawn)
+    torch.testing.assert_close(posterior.steps(drawn).loc, again.loc)
+    torch.testing.assert_close(posterior.steps(drawn).scale, again.scale)
+
+
+def test_drawn_prior_paths_have_the_moments_of_the_transition():
+    vdsm = build()
+    d = torch.randn(1, vdsm.motion_dim).expand(4000, -1)
+    torch.manual_seed(0)
+    path = PriorPath(vdsm.transition, d, 2, vdsm.pose_dim).sample()
+    assert path[:, 0].mean(0).abs().max() < 0.1
+    assert (path[:, 0].std(0) - 1).abs().max() < 0.1
+    loc, scale = vdsm.transition(path[:, 0], d)
+    noise = (path[:, 1] - loc) / scale
+    assert noise.mean(0).abs().max() < 0.1
+    assert (noise.std(0) - 1).abs().max() < 0.1

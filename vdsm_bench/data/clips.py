@@ -66,9 +66,7 @@ def _downscale_adaptive(frames: ByteArray, image_size: int) -> ByteArray:
     import torch
 
     planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    small = torch.nn.functional.interpolate(
-        planes, size=(image_size, image_size), mode="area"
-    )
+    small = torch.nn.functional.interpolate(planes, size=(image_size, image_size), mode="area")
     return (small + 0.5).floor().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
@@ -84,9 +82,7 @@ def to_clip(windows: ByteArray, image_size: int) -> Tensor:
         1/255, because frames are rounded to uint8 after down-scaling.
     """
     small = downscale(windows.reshape(-1, *windows.shape[2:]), image_size)
-    return to_unit(
-        _to_planes(small).view(*windows.shape[:2], -1, image_size, image_size)
-    )
+    return to_unit(_to_planes(small).view(*windows.shape[:2], -1, image_size, image_size))
 
 
 def to_unit(planes: Tensor) -> Tensor:
@@ -134,9 +130,7 @@ def evaluation_clips(
     """
     which = np.asarray(indices, dtype=np.int64)
     starts = centre_starts(store.lengths[which], frames=frames, stride=stride)
-    return to_clip(
-        store.windows(which, starts, frames=frames, stride=stride), image_size
-    )
+    return to_clip(store.windows(which, starts, frames=frames, stride=stride), image_size)
 
 
 class _Step(NamedTuple):
@@ -195,14 +189,10 @@ class ClipSampler:
         self._rank = np.argsort(self._by_identity)
         ordered = identities[self._by_identity]
         self._group_start = np.searchsorted(ordered, identities, side="left")
-        self._group_size = (
-            np.searchsorted(ordered, identities, side="right") - self._group_start
-        )
+        self._group_size = np.searchsorted(ordered, identities, side="right") - self._group_start
         lengths = store.lengths[self._indices]
         self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self._resident = (
-            self._load() if (self._fits() if resident is None else resident) else None
-        )
+        self._resident = self._load() if (self._fits() if resident is None else resident) else None
         self._ahead: tuple[_Step, Future[Tensor]] | None = None
         self._reader = ThreadPoolExecutor(1, "clips")
 
@@ -355,10 +345,7 @@ class ClipSampler:
         begin = 0
         while begin < len(self):
             end = begin + 1
-            while (
-                end < len(self)
-                and self._offsets[end + 1] - self._offsets[begin] <= _CHUNK
-            ):
+            while end < len(self) and self._offsets[end + 1] - self._offsets[begin] <= _CHUNK:
                 end += 1
             pieces = [self._store.frames(int(i)) for i in self._indices[begin:end]]
             small = downscale(np.concatenate(pieces), self._size)

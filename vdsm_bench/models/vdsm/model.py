@@ -36,6 +36,7 @@ from vdsm_bench.models.vdsm.parts import (
     RollOut,
     full,
 )
+from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
 Knots = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
@@ -222,9 +223,7 @@ class VDSM(VideoModel):
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:
             terms["pose_nll"] = plain.pop("pose") / n
-        for name, value in plain.items():
-            key = f"kl_{name[0]}"  # z_1, z_2 ... are one term
-            terms[key] = terms.get(key, torch.zeros_like(value)) + value / n
+        terms |= {f"kl_{name}": value / n for name, value in plain.items()}
         weights = {
             "temperature": annealing.temperature,
             "lambda_s": annealing.identity,
@@ -281,15 +280,9 @@ class VDSM(VideoModel):
             with poutine.scale(scale=annealing.motion):
                 zero = clip.new_zeros(b, self.motion_dim)
                 d = pyro.sample("d", _normal(zero, 1 / self.motion_dim, 1))
-            path: list[Tensor] = []
-            loc, scale = clip.new_zeros(b, self.pose_dim), clip.new_ones(b, self.pose_dim)
             with poutine.scale(scale=annealing.open_pose):
-                for step in range(1, t + 1):
-                    if path:
-                        loc, scale = self.transition(path[-1], d)
-                    path.append(pyro.sample(f"z_{step}", _normal(loc, scale, 1)))
+                poses = pyro.sample("z", PriorPath(self.transition, d, t, self.pose_dim))
             weights = self.mixing_weights(s, annealing.temperature)
-            poses = torch.stack(path, dim=1)
             if annealing.match:
                 with poutine.scale(scale=annealing.match):
                     pyro.sample("pose", _normal(poses, seen.pose_scale, 2), obs=seen.pose_loc)
@@ -303,12 +296,9 @@ class VDSM(VideoModel):
             with poutine.scale(scale=annealing.motion):
                 loc, scale = self.motion_encoder(seen.pose_loc)
                 d = pyro.sample("d", _normal(loc, scale, 1))
-            messages = self.combiner.messages(self.roll_out(d, t), d).unbind(1)
-            z = self.first_pose.expand(b, -1)
+            messages = self.combiner.messages(self.roll_out(d, t), d)
             with poutine.scale(scale=annealing.open_pose):
-                for step in range(1, t + 1):
-                    loc, scale = self.combiner(z, messages[step - 1])
-                    z = pyro.sample(f"z_{step}", _normal(loc, scale, 1))
+                pyro.sample("z", PosteriorPath(self.first_pose, self.combiner, messages))
 
     def _sample_identity_prior(self, clip: Tensor, annealing: Annealing) -> Tensor:
         zero = clip.new_zeros(clip.shape[0], self.identity_dim)
@@ -377,11 +367,8 @@ class VDSM(VideoModel):
             identity = torch.randn(n, self.identity_dim).to(like) / self.identity_dim
         if motion is None:
             motion = torch.randn(n, self.motion_dim).to(like) / self.motion_dim
-        path = [torch.randn(n, self.pose_dim).to(like)]
-        while len(path) < n_frames:
-            loc, scale = self.transition(path[-1], motion)
-            path.append(loc + scale * torch.randn(n, self.pose_dim).to(like))
-        clip: Tensor = self.decoder(torch.stack(path, dim=1), self.mixing_weights(identity))
+        path = PriorPath(self.transition, motion, n_frames, self.pose_dim).sample()
+        clip: Tensor = self.decoder(path, self.mixing_weights(identity))
         return clip
 
 

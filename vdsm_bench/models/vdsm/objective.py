@@ -16,7 +16,7 @@ def elbo_terms(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Computes -E[log p(x | ...)] and the KL of every latent site from one draw (VDSM, eq. 4).
 
-    A site's KL is analytic given the sites drawn before it, so a path of per-step sites has
+    A site's KL is analytic given the sites drawn before it; that of a path is
     sum_t E KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1})). Equal to Pyro's ``TraceMeanField_ELBO``
     on the same draw, which returns the sum alone.
 
