@@ -17,6 +17,7 @@ TIERS = {
     "vdsm_bench.contracts": 1,
     "vdsm_bench.signatures": 1,
     "vdsm_bench.registry": 2,
+    "vdsm_bench.layers": 2,
     "vdsm_bench.config": 2,
     "vdsm_bench.devices": 2,
     "vdsm_bench.encoders": 3,

@@ -1,19 +1,20 @@
 """What one cell is: typed settings with one order of precedence and no unknown keys.
 
-Order: registry defaults < preset < file < ``--set`` < options. No torch here.
+Order: registry defaults < preset < recipe < file < ``--set`` < options. No torch here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vdsm_bench.errors import UsageError, suggest
+from vdsm_bench.layers import base_layers, for_every_stage, take_recipe
 from vdsm_bench.notation import merge, parse_instance
 from vdsm_bench.registry import Registry, split_part
 
@@ -32,10 +33,11 @@ S = TypeVar("S", bound=Settings)
 
 
 class ModelSettings(Settings):
-    """Which model, and the arguments that make it."""
+    """Which model, its arguments, and the recipe that they come from (None: the default)."""
 
     name: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+    recipe: str | None = None
 
 
 class DataSettings(Settings):
@@ -184,24 +186,33 @@ class CellConfig(Settings):
     precision: Precision = "32"
 
     def instance(self, table: Registry) -> str:
-        """Returns the canonical ``name[key=value,...]``: departures from the preset, sorted."""
-        usual = preset_arguments(table, self.preset, self.model.name, self.data.dataset)
+        """Returns the canonical ``name[key=value,...]``: departures from the preset, sorted.
+
+        The recipe is among them, unless it is the default; what it says is not.
+        """
+        usual = preset_arguments(
+            table, self.preset, self.model.name, self.data.dataset, self.model.recipe
+        )
         changed = {
             key: value
             for key, value in self.model.arguments.items()
             if _canonical_part(value) != _canonical_part(usual.get(key))
         }
+        if self.model.recipe is not None:
+            changed["recipe"] = self.model.recipe
         if not changed:
             return self.model.name
         inside = ",".join(f"{key}={_render(changed[key])}" for key in sorted(changed))
         return f"{self.model.name}[{inside}]"
 
 
-def preset_arguments(table: Registry, preset: str, model: str, dataset: str) -> dict[str, Any]:
-    """Returns a model's arguments under a preset: registry defaults, then the preset's layers."""
+def preset_arguments(
+    table: Registry, preset: str, model: str, dataset: str, recipe: str | None = None
+) -> dict[str, Any]:
+    """Returns a model's arguments: registry defaults, then the preset's and the recipe's layers."""
     arguments = dict(table.get("models", model).defaults)
-    like = table.get("datasets", dataset).settings.get("like")
-    for layer in _preset_layers(table, preset, model, dataset, like):
+    below = base_layers(table, preset=preset, model=model, dataset=dataset, recipe=recipe)
+    for layer in below:
         arguments = merge(arguments, layer.get("model", {}))
     return arguments
 
@@ -250,12 +261,12 @@ def resolve(
         "preset": preset,
         "seed": seed,
     }
-    for layer in _preset_layers(table, preset, name, dataset, data_entry.settings.get("like")):
-        tree = merge(tree, _for_every_stage(layer, stages))
-    tree = merge(tree, {"model": arguments})
     for layer in layers:
         _check_sections(layer)
-        tree = merge(tree, _for_every_stage(layer, stages))
+    recipe, given = take_recipe(entry, [{"model": arguments}, *layers])
+    below = base_layers(table, preset=preset, model=name, dataset=dataset, recipe=recipe)
+    for layer in [*below, *given]:
+        tree = merge(tree, for_every_stage(layer, stages))
     defaults = {key: entry.defaults[key] for key in entry.parts if key in tree["model"]}
     model_arguments = merge(defaults, tree.pop("model"))  # --set model.encoder.width=9
     for key in tree["training"]:
@@ -268,7 +279,7 @@ def resolve(
     table.check_arguments("models", name, model_arguments)
     if data_entry.settings.get("split") and tree["data"].get("split") is None:
         tree["data"]["split"] = data_entry.settings["split"]
-    tree["model"] = {"name": name, "arguments": model_arguments}
+    tree["model"] = {"name": name, "arguments": model_arguments, "recipe": recipe}
     config = validate(CellConfig, tree, "the configuration")
     _check_pairs(config)
     _check_scores(table, config)
@@ -344,27 +355,6 @@ def _check_scores(table: Registry, config: CellConfig) -> None:
 
 def _asked(table: Registry, name: str) -> bool:
     return bool(table.peek("evaluators", name).settings.get("asked"))
-
-
-def _preset_layers(
-    table: Registry, preset: str, model: str, dataset: str, like: str | None
-) -> list[Mapping[str, Any]]:
-    settings = table.get("presets", preset).settings
-    layers = [settings.get("settings", {})]
-    layers += [settings.get("datasets", {}).get(key, {}) for key in (like, dataset) if key]
-    own = settings.get("models", {}).get(model, {})
-    layers.append(own.get("settings", {}))
-    layers += [own.get("datasets", {}).get(key, {}) for key in (like, dataset) if key]
-    return layers
-
-
-def _for_every_stage(layer: Mapping[str, Any], stages: Iterable[str]) -> Mapping[str, Any]:
-    """Writes ``training.*`` out for each of the model's stages; what names a stage wins over it."""
-    training = layer.get("training", {})
-    if "*" not in training:
-        return layer
-    named = {key: value for key, value in training.items() if key != "*"}
-    return {**layer, "training": merge({stage: training["*"] for stage in stages}, named)}
 
 
 def _canonical_part(value: Any) -> Any:

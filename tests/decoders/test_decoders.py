@@ -129,3 +129,16 @@ def test_wrong_frame_size_says_what_to_give():
         MixtureOfExpertsDecoder(
             clip=ClipShape(4, 3, 32, 32), pose_dim=3, identity_dim=2, widths=(8, 8, 8, 8)
         )
+
+
+@pytest.mark.parametrize("kind", [MixtureOfExpertsDecoder, SingleDecoder])
+def test_the_start_of_torch_is_that_of_its_transposed_convolutions(kind):
+    torch.manual_seed(0)
+    clip = ClipShape(2, 3, 32, 32)
+    decoder = kind(clip=clip, pose_dim=9, identity_dim=6, widths=(24, 16, 8), start="torch")
+    for weight, bias, outside in zip(decoder.weights, decoder.biases, (24, 16, 8, 3), strict=True):
+        reference = torch.nn.ConvTranspose2d(400, outside, 4)
+        for ours, theirs in ((weight, reference.weight), (bias, reference.bias)):
+            assert 0 < ours.abs().max() <= 1 / (4 * outside**0.5)
+            assert theirs.abs().max() <= 1 / (4 * outside**0.5)
+        assert weight.std().item() == pytest.approx(reference.weight.std().item(), rel=0.03)

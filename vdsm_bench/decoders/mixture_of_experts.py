@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
-from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales, torch_bound
 from vdsm_bench.decoders.upconvolution import product_type, upconvolve
 
 
@@ -33,7 +33,9 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         start: ``own-scale``, independent experts, whose blend shrinks; ``kept-scale``,
             independent experts the square root of ``identity_dim`` larger, whose even blend
             has the scale of one decoder; ``shared-base``, one decoder common to all plus an
-            own part of the same scale, so that a pose means much the same to every identity.
+            own part of the same scale, so that a pose means much the same to every identity;
+            ``torch``, every expert as torch starts a transposed convolution, last layer and
+            biases included.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         pose_dim: int,
         identity_dim: int,
         widths: tuple[int, ...] | None = None,
-        start: Literal["own-scale", "kept-scale", "shared-base"] = "kept-scale",
+        start: Literal["own-scale", "kept-scale", "shared-base", "torch"] = "kept-scale",
     ) -> None:
         super().__init__()
         self.pose_dim = pose_dim
@@ -65,6 +67,10 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         self.biases = nn.ParameterList(
             nn.Parameter(torch.zeros(outside, identity_dim)) for _, outside in shapes
         )
+        if start == "torch":
+            for bank in (*self.weights, *self.biases):
+                bound = torch_bound(bank.shape[-2])  # [.., C_out, K]
+                nn.init.uniform_(bank, -bound, bound)
 
     def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Returns every layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
-from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales, torch_bound
 from vdsm_bench.decoders.upconvolution import product_type, upconvolve
 
 
@@ -20,6 +22,8 @@ class SingleDecoder(FrameDecoder):
         pose_dim: width of the pose code.
         identity_dim: width of the identity weights.
         widths: channels at 4 x 4, 8 x 8 and so on; the paper's by default.
+        start: ``own-scale``, Kaiming's rule with a small last layer, or ``torch``, as torch starts
+            transposed convolutions.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class SingleDecoder(FrameDecoder):
         pose_dim: int,
         identity_dim: int,
         widths: tuple[int, ...] | None = None,
+        start: Literal["own-scale", "torch"] = "own-scale",
     ) -> None:
         super().__init__()
         shapes = layer_shapes(
@@ -39,6 +44,10 @@ class SingleDecoder(FrameDecoder):
             for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(outside)) for _, outside in shapes)
+        if start == "torch":
+            for weight in (*self.weights, *self.biases):
+                bound = torch_bound(weight.shape[-1])
+                nn.init.uniform_(weight, -bound, bound)
 
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
         """Returns pixel logits ``[B, T, C, H, W]``."""

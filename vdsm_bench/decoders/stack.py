@@ -42,6 +42,14 @@ def layer_shapes(
     return list(zip(channels[:-1], channels[1:], strict=True))
 
 
+def torch_bound(outside: int) -> float:
+    """Returns b of U(-b, b), from which torch draws a transposed convolution (kernel 4).
+
+    It is 1 / sqrt(16 C_out), for weights and biases.
+    """
+    return 1 / math.sqrt(16 * outside)
+
+
 def start_scales(shapes: list[tuple[int, int]]) -> list[float]:
     """Returns the standard deviation of each layer's starting weights.
 

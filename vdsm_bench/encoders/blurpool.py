@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,20 @@ class BlurPoolEncoder(FrameEncoder):
         clip: shape of the clips.
         channels: output channels of each convolution; by default the paper's, of which
             smaller frames take the last so many.
+        start: ``kept-signal`` (:func:`vdsm_bench.initialisation.keep_signal`), or ``torch``,
+            torch's own weights.
+
+    Deviation:
+        The paper starts where torch does; ``start`` says why this does not.
     """
 
-    def __init__(self, *, clip: ClipShape, channels: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clip: ClipShape,
+        channels: tuple[int, ...] | None = None,
+        start: Literal["kept-signal", "torch"] = "kept-signal",
+    ) -> None:
         super().__init__()
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
         channels = channels or _PAPER[-max(1, round(math.log2(min(clip.height, clip.width))) - 1) :]
@@ -49,7 +61,8 @@ class BlurPoolEncoder(FrameEncoder):
             if index < len(channels) - 1:
                 layers.append(blur_pool(outside, filt_size=4, stride=1))
         self.layers = nn.Sequential(*layers, nn.Flatten())
-        keep_signal(self.layers)
+        if start == "kept-signal":
+            keep_signal(self.layers)
         self.feature_dim = channels[-1] * height * width
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
             frames take the last so many.
         features: output features.
         activation: see above.
+        start: ``kept-signal``, as in :class:`~vdsm_bench.encoders.blurpool.BlurPoolEncoder`, or
+            ``torch``, as released.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
         channels: tuple[int, ...] | None = None,
         features: int = 256,
         activation: Literal["leaky-relu", "as-released"] = "leaky-relu",
+        start: Literal["kept-signal", "torch"] = "kept-signal",
     ) -> None:
         super().__init__()
         channels = channels or _RELEASED[-max(1, round(math.log2(clip.height / 4))) :]
@@ -64,7 +67,8 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
                 blur_pool(outside, filt_size=4, stride=2),
             ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], features, 4), nn.Flatten())
-        keep_signal(self.layers)
+        if start == "kept-signal":
+            keep_signal(self.layers)
         self.feature_dim = features
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -144,8 +144,12 @@ def changes(table: Registry, config: CellConfig) -> dict[str, Any]:
 
     The arguments are not among it: they are in the instance's name.
     """
+    model, recipe = config.model.name, config.model.recipe
     usual = resolve(
-        table, model=config.model.name, dataset=config.data.dataset, preset=config.preset
+        table,
+        model=model if recipe is None else f"{model}[recipe={recipe}]",
+        dataset=config.data.dataset,
+        preset=config.preset,
     )
     mine, theirs = (
         {key: value for key, value in comparable(each).items() if key not in ("model", "seed")}

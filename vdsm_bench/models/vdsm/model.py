@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pyro
@@ -26,7 +26,7 @@ from vdsm_bench.contracts import (
     VideoModel,
 )
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan
-from vdsm_bench.models.vdsm.objective import elbo_terms, total
+from vdsm_bench.models.vdsm.objective import elbo_terms, pixel_density, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
     GatedTransition,
@@ -34,29 +34,13 @@ from vdsm_bench.models.vdsm.parts import (
     MotionEncoder,
     PoseHead,
     RollOut,
+    Seen,
     full,
 )
 from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
 Knots = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A clip, and what stage ``pretrain`` reads off its frames.
-
-    Attributes:
-        clip: ``[B, T, C, H, W]``.
-        features: the frame encoder's ``[B, T, F]``.
-        pose_loc: of q(z_t | x_t) ``[B, T, pose_dim]``.
-        pose_scale: the same.
-    """
-
-    clip: Tensor
-    features: Tensor
-    pose_loc: Tensor
-    pose_scale: Tensor
 
 
 class VDSM(VideoModel):
@@ -79,6 +63,8 @@ class VDSM(VideoModel):
         rnn_layers: layers of both LSTMs.
         rnn_dropout: dropout between their layers.
         transition_width: hidden width of the gated transition.
+        start: ``kept-signal``, heads that keep the signal and codes that start as wide as their
+            priors; ``torch``, as torch starts linear layers.
         likelihood: of the pixels. ``bernoulli`` is the paper's, a continuous relaxation on
             grey values; ``continuous-bernoulli`` and ``gaussian`` are proper.
         pixel_scale: standard deviation of the ``gaussian`` likelihood.
@@ -98,6 +84,8 @@ class VDSM(VideoModel):
         pose_match: start and end of the weight, in ``sequence``, of a second thing that the path
             has to explain: the poses which ``pretrain`` reads off the frames (half-cosine over
             half of it).
+        identity_free_nats: nats per dimension of s that its KL leaves free.
+        pose_free_nats: the same of z_t.
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
@@ -112,6 +100,8 @@ class VDSM(VideoModel):
         observes the mean of q(z_t | x_t) under N(z_t, its scale) beside the frames. Through the
         frozen decoder alone a path that shows the wrong gesture has nowhere to go, as every
         small change of it makes the pixels worse; the distance between poses has no such traps.
+        ``identity_free_nats`` and ``pose_free_nats`` keep a code from being emptied for the sake
+        of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`).
     """
 
     def __init__(
@@ -127,6 +117,7 @@ class VDSM(VideoModel):
         rnn_layers: PositiveInt = 3,
         rnn_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         transition_width: PositiveInt = 64,
+        start: Literal["kept-signal", "torch"] = "kept-signal",
         likelihood: Likelihood = "bernoulli",
         pixel_scale: PositiveFloat = 0.1,
         temperature: tuple[PositiveFloat, PositiveFloat] = (1.0, 10.0),
@@ -140,6 +131,8 @@ class VDSM(VideoModel):
         identity_frozen: bool = False,
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
         pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
+        identity_free_nats: NonNegativeFloat = 0.0,
+        pose_free_nats: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
@@ -156,12 +149,14 @@ class VDSM(VideoModel):
             pose_match=pose_match,
         )
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
+        self.free_nats = {"s": identity_free_nats, "z": pose_free_nats}
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
-        self.pose_head = PoseHead(self.encoder.feature_dim, pose_dim, pose_scale)
-        self.identity_head = IdentityHead(self.encoder.feature_dim, identity_dim, identity_slope)
+        features, kept = self.encoder.feature_dim, start == "kept-signal"
+        self.pose_head = PoseHead(features, pose_dim, pose_scale, kept=kept)
+        self.identity_head = IdentityHead(features, identity_dim, identity_slope, kept=kept)
         self.motion_encoder = MotionEncoder(
-            pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout
+            pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout, kept=kept
         )
         self.roll_out = RollOut(motion_dim, rnn_width, rnn_layers, rnn_dropout)
         self.combiner = Combiner(pose_dim, motion_dim, rnn_width)
@@ -218,7 +213,9 @@ class VDSM(VideoModel):
         """
         annealing = self.annealing(stage, progress)
         annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
-        scaled, plain = elbo_terms(model, guide, seen or batch.clip, annealing)
+        scaled, plain = elbo_terms(
+            model, guide, seen or batch.clip, annealing, free_nats=self.free_nats
+        )
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:
@@ -313,14 +310,7 @@ class VDSM(VideoModel):
 
     def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
         logits = full(self.decoder.logits(pose, weights))
-        if self.likelihood == "bernoulli":
-            # validation off: grey values are no coin flips (a continuous relaxation)
-            density = dist.Bernoulli(logits=logits, validate_args=False)
-        elif self.likelihood == "continuous-bernoulli":
-            density = dist.ContinuousBernoulli(logits=logits, validate_args=False)
-        else:
-            scale = logits.new_full((), self.pixel_scale)
-            density = dist.Normal(torch.sigmoid(logits), scale, validate_args=False)
+        density = pixel_density(self.likelihood, logits, self.pixel_scale)
         pyro.sample("x", density.to_event(4), obs=clip)
 
     # -- codes -------------------------------------------------------------------------------

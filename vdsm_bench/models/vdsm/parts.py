@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,23 @@ from vdsm_bench.initialisation import keep_signal
 T = TypeVar("T")
 #: a normal's scale never falls below it: prior roll-outs underflow to 0 within 10-20 steps else
 LEAST_SCALE = 1e-4
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A clip, and what stage ``pretrain`` reads off its frames.
+
+    Attributes:
+        clip: ``[B, T, C, H, W]``.
+        features: the frame encoder's ``[B, T, F]``.
+        pose_loc: of q(z_t | x_t) ``[B, T, pose_dim]``.
+        pose_scale: the same.
+    """
+
+    clip: Tensor
+    features: Tensor
+    pose_loc: Tensor
+    pose_scale: Tensor
 
 
 def full(tensor: Tensor) -> Tensor:
@@ -52,10 +70,13 @@ def _start_scale_at(layer: nn.Linear, rows: slice, scale: float) -> None:
 class PoseHead(nn.Module):
     """q(z_t | x_t): features ``[N, F]`` to loc and scale ``[N, pose_dim]``."""
 
-    def __init__(self, feature_dim: int, pose_dim: int, scale: float | None) -> None:
+    def __init__(
+        self, feature_dim: int, pose_dim: int, scale: float | None, *, kept: bool = True
+    ) -> None:
         super().__init__()
         self.layer = nn.Linear(feature_dim, 2 * pose_dim)
-        keep_signal(self.layer)
+        if kept:
+            keep_signal(self.layer)
         if scale is not None:
             _start_scale_at(self.layer, slice(pose_dim, None), scale)
 
@@ -75,23 +96,28 @@ class IdentityHead(nn.Module):
     Deviation:
         The scale starts at the prior's 1 / K_s. Left at softplus(0) = 0.7 it would be many
         times the prior's, and the mixing weights mostly noise until it had shrunk: the
-        decoder learns to ignore them meanwhile.
+        decoder learns to ignore them meanwhile. Without ``kept`` everything starts where torch
+        starts it.
 
     Args:
         feature_dim: F.
         identity_dim: K_s.
         slope: of the LeakyReLU on loc, below zero.
+        kept: see above.
     """
 
-    def __init__(self, feature_dim: int, identity_dim: int, slope: float = 0.01) -> None:
+    def __init__(
+        self, feature_dim: int, identity_dim: int, slope: float = 0.01, *, kept: bool = True
+    ) -> None:
         super().__init__()
         self.slope = slope
         self.hidden = nn.Linear(feature_dim, 128)
         self.output = nn.Linear(128, 2 * identity_dim)
         self.loc_layer = nn.Linear(identity_dim, identity_dim)
         self.scale_layer = nn.Linear(identity_dim, identity_dim)
-        keep_signal(self)
-        _start_scale_at(self.scale_layer, slice(None), 1 / identity_dim)
+        if kept:
+            keep_signal(self)
+            _start_scale_at(self.scale_layer, slice(None), 1 / identity_dim)
 
     @latent
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,11 +188,19 @@ class MotionEncoder(nn.Module):
     """q(d | x): pose locs ``[B, T, pose_dim]`` to loc and scale ``[B, motion_dim]``.
 
     A bidirectional LSTM's final hidden states of all layers and directions, then one
-    linear layer. The scale starts at the prior's 1 / K_d, for the reason given at IdentityHead.
+    linear layer. The scale starts at the prior's 1 / K_d, for the reason given at IdentityHead,
+    or, without ``kept``, where torch starts it.
     """
 
     def __init__(
-        self, pose_dim: int, motion_dim: int, width: int, layers: int, dropout: float
+        self,
+        pose_dim: int,
+        motion_dim: int,
+        width: int,
+        layers: int,
+        dropout: float,
+        *,
+        kept: bool = True,
     ) -> None:
         super().__init__()
         self.rnn = nn.LSTM(
@@ -178,7 +212,8 @@ class MotionEncoder(nn.Module):
             dropout=dropout if layers > 1 else 0.0,
         )
         self.output = nn.Linear(2 * layers * width, 2 * motion_dim)
-        _start_scale_at(self.output, slice(motion_dim, None), 1 / motion_dim)
+        if kept:
+            _start_scale_at(self.output, slice(motion_dim, None), 1 / motion_dim)
 
     @latent
     def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:

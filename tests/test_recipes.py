@@ -1,0 +1,115 @@
+"""Recipes: how a model is trained, under what the user gives and over every preset."""
+
+import pytest
+import torch
+from torch import nn
+
+from vdsm_bench.config import resolve
+from vdsm_bench.contracts import ClipShape
+from vdsm_bench.errors import UsageError
+from vdsm_bench.registry import load_registry
+from vdsm_bench.runs.cell import cell_key, changes, comparable
+
+TABLE = load_registry()
+PRESETS = TABLE.names("presets")
+DATASETS = ("mug-synthetic", "sprites", "sprites-1296", "mmnist-synthetic", "pendula")
+#: what a recipe leaves to the preset
+SIZES = {
+    "pose_dim", "identity_dim", "motion_dim", "rnn_width", "rnn_layers", "rnn_dropout",
+    "transition_width", "encoder", "decoder", "pixel_scale",
+}  # fmt: skip
+#: the paper's text, tables and figures
+PAPER = {
+    "start": "torch", "likelihood": "bernoulli", "temperature": [1.0, 10.0],
+    "pose_kl": [30.0, 0.2, 0.4, 1.0], "pose_kl_shape": "spline", "pose_shut": 0.0,
+    "pose_scale": None, "identity_kl": [0.1, 1.0], "identity_from": "clip",
+    "identity_slope": 0.01, "identity_frozen": False, "sequence_pose_kl": [0.1, 0.4, 0.4, 1.0],
+    "pose_match": [0.0, 0.0], "identity_free_nats": 0.0, "pose_free_nats": 0.0,
+}  # fmt: skip
+
+
+def resolved(model, dataset="sprites", preset="small", *layers):
+    return resolve(TABLE, model=model, dataset=dataset, preset=preset, layers=layers)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset):
+    config = resolved("vdsm[recipe=published]", dataset, preset)
+    arguments = {**TABLE.get("models", "vdsm").defaults, **config.model.arguments}
+    assert {key: value for key, value in arguments.items() if key not in SIZES} == PAPER
+    assert (arguments["encoder"]["start"], arguments["decoder"]["start"]) == ("torch", "torch")
+    first, second = config.training["pretrain"], config.training["sequence"]
+    for stage in (first, second):
+        assert (stage.gradient_clip, stage.warm_up, stage.cool_down) == (None, 0, 0.0)
+    assert second.learning_rate == 1e-3
+    sprites = dataset.startswith("sprites")
+    rate = 8e-3 if sprites else 5e-4 if dataset == "pendula" else 1e-3
+    assert first.learning_rate == rate
+    assert (first.pairs, first.frames) == ((True, 16) if sprites else (False, None))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_sizes_and_steps_stay_the_presets(preset):
+    ours, published = (resolved(m, "sprites", preset) for m in ("vdsm", "vdsm[recipe=published]"))
+    for stage in ("pretrain", "sequence"):
+        for key in ("epochs", "batches_per_epoch", "batch_size"):
+            assert getattr(ours.training[stage], key) == getattr(published.training[stage], key)
+    for key in SIZES - {"encoder", "decoder"}:
+        assert ours.model.arguments.get(key) == published.model.arguments.get(key)
+    assert ours.data == published.data
+
+
+def test_the_recipe_is_in_the_name_and_what_it_says_is_not():
+    config = resolved("vdsm[recipe=published]")
+    assert config.instance(TABLE) == "vdsm[recipe=published]"
+    assert changes(TABLE, config) == {}
+    other = resolved("vdsm", "sprites", "small", {"model": {"recipe": "published"}})
+    assert other == config
+    assert resolved(config.instance(TABLE)) == config
+    default = resolved("vdsm[recipe=tuned]")
+    assert (default, default.instance(TABLE)) == (resolved("vdsm"), "vdsm")
+
+
+def test_what_is_given_wins_over_the_recipe_and_is_named():
+    layer = {"training": {"pretrain": {"learning_rate": 2e-3}}}
+    config = resolved(
+        "vdsm[recipe=published,pose_shut=0.2,decoder=single]", "sprites", "small", layer
+    )
+    assert config.instance(TABLE) == "vdsm[decoder=single,pose_shut=0.2,recipe=published]"
+    assert config.model.arguments["decoder"] == "single"
+    assert config.model.arguments["pose_shut"] == 0.2
+    assert changes(TABLE, config) == {"training.pretrain.learning_rate": 2e-3}
+
+
+def test_the_key_is_of_the_numbers_not_of_the_recipes_name():
+    config = resolved("vdsm[recipe=published]", "mug-synthetic", "paper")
+    spelt = resolve(
+        TABLE,
+        model="vdsm",
+        dataset="mug-synthetic",
+        preset="paper",
+        layers=[{"model": config.model.arguments}],
+    )
+    keys = [cell_key(TABLE, each, data={}, protocol={}) for each in (config, spelt)]
+    assert keys[0] == keys[1]
+    assert comparable(config) != comparable(spelt)
+
+
+def test_a_recipe_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="no recipe 'publish' .did you mean 'published'"):
+        resolved("vdsm[recipe=publish]")
+
+
+def test_as_published_every_weight_starts_where_torch_starts_it():
+    """Linear and convolution weights: U(-b, b), b = 1 / sqrt(fan-in); nothing scaled, no zeros."""
+    config = resolved("vdsm[recipe=published]", "sprites", "small")
+    torch.manual_seed(0)
+    vdsm = TABLE.factory("models", "vdsm", config.model.arguments)(clip=ClipShape(8, 3, 32, 32))
+    layers = [m for m in vdsm.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        if layer is vdsm.transition.linear:
+            continue  # starts as the identity, in the paper too
+        bound = layer.weight[0].numel() ** -0.5
+        assert bound > layer.weight.abs().max() > 0.9 * bound
+        assert 0 < layer.bias.abs().max() < bound
