@@ -115,8 +115,10 @@ def augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
         return torch.as_tensor(values, dtype=clip.dtype, device=clip.device).view(-1, 1, 1, 1)
 
     frames = clip.flatten(1, 2)  # [B, T*C, H, W]: one picture of T*C channels per clip
-    soft = functional.avg_pool2d(frames, 3, stride=1, padding=1, count_include_pad=False)
-    frames = torch.lerp(frames, soft, column(blur))
+    some = torch.as_tensor(np.flatnonzero(blur), device=clip.device)
+    sharp = frames[some]
+    soft = functional.avg_pool2d(sharp, 3, stride=1, padding=1, count_include_pad=False)
+    frames = frames.index_copy(0, some, torch.lerp(sharp, soft, column(blur)[some]))
     # A repeated edge is what a camera a little aside would show.
     padded = functional.pad(frames, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
     frames = torch.stack(
@@ -125,8 +127,7 @@ def augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
             for picture, (row, left) in zip(padded, shift.tolist(), strict=True)
         ]
     )
-    frames = (frames * column(gain) + column(offset)).clamp(0, 1)
-    return frames.reshape(clip.shape)
+    return frames.mul_(column(gain)).add_(column(offset)).clamp_(0, 1).reshape(clip.shape)
 
 
 def _fit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from vdsm_bench.contracts import EvaluationRequest, Floats, Integers, Score
@@ -52,16 +54,29 @@ def bootstrap_mean(
     if not np.isfinite(flat).all():
         bad = int(np.count_nonzero(~np.isfinite(flat)))
         raise ProtocolError(f"{bad} of {len(flat)} values are NaN or infinite; no mean is taken.")
-    rng = generator(seed, "bootstrap", len(flat))
-    rows = max(1, _CHUNK // len(flat))
-    means = np.concatenate(
-        [
-            flat[rng.integers(len(flat), size=(min(rows, resamples - start), len(flat)))].mean(1)
-            for start in range(0, resamples, rows)
-        ]
-    )
+    means = _resampled_means(flat, resamples, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     by_identity = None
     if groups is not None and all(len(np.unique(side)) > 1 for side in np.atleast_2d(groups.T)):
         by_identity = interval(flat, groups, resamples=resamples, seed=seed, level=level)
     return Score(float(flat.mean()), float(low), float(high), len(flat), by_identity=by_identity)
+
+
+def _resampled_means(flat: Floats, resamples: int, seed: int) -> Floats:
+    """Computes the mean of every resample, ``[resamples]``."""
+    n = len(flat)
+    rows = _CHUNK // n
+    if rows >= resamples:
+        return np.asarray(_counts(n, resamples, seed) @ flat / n, dtype=np.float64)
+    rng = generator(seed, "bootstrap", n)
+    sizes = [min(max(1, rows), resamples - start) for start in range(0, resamples, max(1, rows))]
+    return np.concatenate([flat[rng.integers(n, size=(size, n))].mean(1) for size in sizes])
+
+
+@lru_cache(maxsize=8)
+def _counts(n: int, resamples: int, seed: int) -> Floats:
+    """Returns how often each value is drawn, ``[resamples, n]``; not to be written to."""
+    drawn = generator(seed, "bootstrap", n).integers(n, size=(resamples, n))
+    drawn += n * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=resamples * n)
+    return counts.reshape(resamples, n).astype(np.float64)

@@ -5,6 +5,7 @@ from scipy import stats
 from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators import statistics
 from vdsm_bench.evaluators.statistics import bootstrap_mean
+from vdsm_bench.seeding import generator
 
 
 def test_agrees_with_scipy():
@@ -38,8 +39,18 @@ def test_same_seed_same_interval_and_another_seed_another():
 def test_does_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch):
     values = np.random.default_rng(3).random(50)
     whole = bootstrap_mean(values, resamples=100)
-    monkeypatch.setattr(statistics, "_CHUNK", 7 * 50)
-    assert bootstrap_mean(values, resamples=100) == whole
+    for most in (7 * 50, 1):
+        monkeypatch.setattr(statistics, "_CHUNK", most)
+        parts = bootstrap_mean(values, resamples=100)
+        assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), rel=1e-12)
+
+
+def test_resamples_are_what_the_seed_s_generator_draws():
+    values = np.random.default_rng(4).random(40)
+    drawn = generator(6, "bootstrap", 40).integers(40, size=(300, 40))
+    expected = np.quantile(values[drawn].mean(1), [0.025, 0.975])
+    score = bootstrap_mean(values, resamples=300, seed=6)
+    assert (score.low, score.high) == pytest.approx(tuple(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("values", [[], [[1.0]], [1.0, np.nan], [np.inf, 0.0]])
