@@ -31,7 +31,7 @@ def weights_of(outcome):
 
 
 def numbers(metrics):
-    timed = {"training_seconds", "scoring_seconds"}
+    timed = {"training_seconds", "judging_seconds", "scoring_seconds"}
     return {key: value for key, value in metrics.items() if key not in timed}
 
 

@@ -1,12 +1,14 @@
 """What is said of an identity code, on models that are made to have collapsed or not."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from vdsm_bench.contracts import Codes, Factor, LabelledClips, VideoModel
+from vdsm_bench.runs import monitor
 from vdsm_bench.runs.monitor import Monitor
 
 N, T, SIZE = 64, 3, 4
@@ -98,3 +100,18 @@ def test_a_model_that_cannot_generate_is_judged_by_what_is_read_from_its_code(ta
     assert "swap_gap" not in sound.figures
     assert (sound.collapsed, mute.collapsed) == (False, True)
     assert "no static factor is read" in mute.warning
+
+
+def test_clips_are_encoded_a_few_at_a_time_and_said_the_same_of(table, monkeypatch):
+    class Counting(Mixed):
+        seen: ClassVar[list[int]] = []
+
+        def encode(self, clip):
+            self.seen.append(len(clip))
+            return super().encode(clip)
+
+    whole = look(table, Counting())
+    assert Counting.seen == [32, 32]
+    monkeypatch.setattr(monitor, "_TOGETHER", 7)
+    assert look(table, Counting()).figures == whole.figures
+    assert max(Counting.seen[2:]) == 7

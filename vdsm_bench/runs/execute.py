@@ -252,6 +252,7 @@ def _work(
         folder.log(f"warning: {health.warning}")
         context.reporter.say(f"{cell.label}: warning: {health.warning}")
     folder.write_status("judging", note=health.warning)
+    judging = time.monotonic()
     judge = protocol.obtain_judge(context.runs_dir, context.reporter)
     obtain_controls(protocol, judge, context.reporter)
     folder.write_status("scoring", note=health.warning)
@@ -272,6 +273,7 @@ def _work(
         "judge": judge.summary(),
         "protocol": protocol.key,
         "asked": protocol.asked_facts,
+        "judging_seconds": round(started - judging, 3),
         "scoring_seconds": round(time.monotonic() - started, 3),
         **evaluation.as_json(),
     }

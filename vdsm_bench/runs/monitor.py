@@ -23,6 +23,8 @@ EVERY_EPOCH, AT_THE_END = 128, 512
 #: one in so many of them, and no fewer than so many, is regenerated with its own identity code
 #: and with another clip's
 _SWAPPED, _LEAST_SWAPPED = 16, 8
+#: clips that are encoded at once: at the paper's size 512 would take 16 GB
+_TOGETHER = 32
 #: standard errors by which a probe must beat chance
 _MARGIN = 2.0
 Probes = dict[str, dict[str, float]]
@@ -97,10 +99,9 @@ class Monitor:
         """
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
-        clips = self._clips.to(self._device)
-        codes = model.encode(clips)
+        codes = self._codes(model)
         figures: dict[str, Any] = self._mixing(model, codes)
-        swap = self._swap(model, clips, codes)
+        swap = self._swap(model, codes)
         if swap is not None:
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
         probes = self._probes(codes)
@@ -114,6 +115,16 @@ class Monitor:
         warning = f"the identity code {claim}: {'; '.join(grounds)}" if grounds else None
         return Health(figures, collapsed, warning)
 
+    def _codes(self, model: VideoModel) -> Codes:
+        few = torch.split(self._clips, _TOGETHER)
+        parts = [model.encode(clips.to(self._device)) for clips in few]
+        poses = [part.pose for part in parts if part.pose is not None]
+        return Codes(
+            torch.cat([part.identity for part in parts]),
+            torch.cat([part.motion for part in parts]),
+            torch.cat(poses) if len(poses) == len(parts) else None,
+        )
+
     def _mixing(self, model: VideoModel, codes: Codes) -> dict[str, Any]:
         weights = model.mixing_weights(codes.identity)
         if weights is None:
@@ -121,16 +132,17 @@ class Monitor:
         figures = tool(self._protocol.table, "mixing_figures")(weights.double().cpu().numpy())
         return {name: round(value, 4) for name, value in figures.items()}
 
-    def _swap(self, model: VideoModel, clips: Tensor, codes: Codes) -> Any:
+    def _swap(self, model: VideoModel, codes: Codes) -> Any:
         """Regenerates some clips with their own and with another clip's identity code.
 
         Without a label, always the same clips; None where the model cannot generate.
         """
         if "generate" not in model.capabilities:
             return None
-        n = max(_LEAST_SWAPPED, len(clips) // _SWAPPED)
-        order = generator(0, "swap", n).permutation(len(clips))[:n]
-        identity, motion, frames = codes.identity[order], codes.motion[order], clips[order]
+        n = max(_LEAST_SWAPPED, len(self._clips) // _SWAPPED)
+        order = generator(0, "swap", n).permutation(len(self._clips))[:n]
+        identity, motion = codes.identity[order], codes.motion[order]
+        frames = self._clips[order].to(self._device)
         both = Codes(torch.cat([identity, identity.roll(1, 0)]), torch.cat([motion, motion]))
         made = check_clip(model.generate(both, frames.shape[1]), f"{type(model).__name__}.generate")
         errors = (made - torch.cat([frames, frames])).square().flatten(1).mean(1)
