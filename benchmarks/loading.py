@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +25,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import machine
+from benchmarks.history import describe, record, table
 from vdsm_bench.contracts import DatasetCard, Factor
 from vdsm_bench.data.clips import ClipSampler, downscale, to_unit
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.data.store_writer import StoreWriter
 
-RESULTS = Path(__file__).with_name("results")
 STORED, LENGTH, BATCH = 64, 32, 20
 _PLAIN, _CAST = "npz, DataLoader", ", cast to float32"
 
@@ -70,14 +68,13 @@ class NpzClips(Dataset[Tensor]):
 
 
 def main() -> None:
-    """Measures, prints, and writes ``results/loading.json`` and ``results/loading.md``."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Measures, prints, and adds the run to the history."""
+    parser = machine.options(__doc__)
     parser.add_argument("--clips", type=int, default=400, help="clips in the set")
     parser.add_argument("--rounds", type=int, default=6, help="rounds per loader")
     parser.add_argument("--seconds", type=float, default=0.5, help="seconds per round and loader")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     given = parser.parse_args()
+    machine.prepare(given.device, given.threads)
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder) / "noise", given.clips)
         rows = [
@@ -85,17 +82,8 @@ def main() -> None:
             for case in CASES
             for row in measure(store, case, given, Path(folder) / f"npz-{case.image_size}")
         ]
-    report = {
-        "machine": machine(given.device),
-        "batch": BATCH,
-        "clips": given.clips,
-        "rows": rows,
-    }
-    text = render(report)
-    print(text)
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "loading.json").write_text(json.dumps(report, indent=2) + "\n")
-    (given.out / "loading.md").write_text(text + "\n")
+    results = {"batch": BATCH, "clips": given.clips, "rows": rows}
+    record("loading", results, about=machine.describe(given.device), out=given.out, render=render)
 
 
 def write_store(folder: Path, count: int) -> ClipStore:
@@ -142,7 +130,7 @@ def measure(store: ClipStore, case: Case, given: argparse.Namespace, folder: Pat
             started = clock()
             while clock() - started < given.seconds:
                 loaded[name] += len(next(batches))
-            synchronise(given.device)
+            machine.synchronise(given.device)
             spent[name] += clock() - started
     speed = {name: loaded[name] / spent[name] for name in loaders}
     rows = []
@@ -186,50 +174,37 @@ def forever(load: Callable[..., Tensor]) -> Iterator[Tensor]:
         yield load("load", step, BATCH, pairs=False)
 
 
-def synchronise(device: str) -> None:
-    """Waits for what the device has been told to do."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def machine(device: str) -> dict[str, Any]:
-    """Describes the machine, without its name."""
-    model = platform.processor() or platform.machine()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else model,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-    }
-
-
-def render(report: dict[str, Any]) -> str:
-    """Returns the report as Markdown."""
-    facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+def render(runs: Sequence[dict[str, Any]]) -> str:
+    """Returns the page: the newest run, and the resident store's speed in every run."""
+    newest = runs[0]
+    rows = [
+        (_case(row), row["loader"], f"{row['clips_per_second']:.0f}", f"{row['times_npz']:.1f}")
+        for row in newest["rows"]
+    ]
     lines = [
         "# Clip loading",
         "",
-        f"`python -m benchmarks.loading`: {report['clips']} clips, batches of {report['batch']}, "
-        "uint8 on the device "
-        "unless the row says more.",
+        f"`{newest['command']}`: {newest['clips']} clips, batches of {newest['batch']}, "
+        "uint8 on the device unless the row says more.",
         "",
-        f"Machine: {facts}.",
+        describe(newest),
         "",
-        "| case | loader | clips/s | times the npz loader |",
-        "|---|---|---|---|",
+        table(("case", "loader", "clips/s", "times the npz loader"), rows),
     ]
-    for row in report["rows"]:
-        case = f"{row['case']} ({row['frames']} frames, {row['image_size']} px)"
-        lines.append(
-            f"| {case} | {row['loader']} | {row['clips_per_second']:.0f} | {row['times_npz']:.1f} |"
-        )
+    if len(runs) > 1:
+        found = [
+            (run["date"][:16], run["commit"], run["machine"]["device"], _case(row),
+             f"{row['clips_per_second']:.0f}")
+            for run in runs for row in run["rows"] if row["loader"] == "clip store, resident"
+        ]  # fmt: skip
+        head = ("date", "commit", "device", "case", "resident store, clips/s")
+        lines += ["", "## Every run", "", table(head, found)]
     return "\n".join(lines)
 
 
+def _case(row: dict[str, Any]) -> str:
+    return f"{row['case']} ({row['frames']} frames, {row['image_size']} px)"
+
+
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -70,13 +70,19 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what every benchmark takes: device, threads and where results go."""
+def options(about: str | None) -> argparse.ArgumentParser:
+    """Returns a parser of what every benchmark takes: device, threads and where results go.
+
+    Args:
+        about: the benchmark's docstring, of which the first line is shown.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=None, help="of the CPU; torch's default")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results"
     )
+    return parser
 
 
 def prepare(device: str, threads: int | None) -> None:

@@ -15,7 +15,6 @@ the peak is that of a square product in the program's process, in the precision 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -195,8 +194,7 @@ def _line(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measures, prints, and adds the run to the history."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    machine.add_options(parser)
+    parser = machine.options(__doc__)
     parser.add_argument("--settings", default="sprites,mug", help="datasets, comma-separated")
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated")
     parser.add_argument("--preset", default="paper", help="of the sizes")

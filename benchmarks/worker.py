@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from benchmarks.forms import FORMS, Task
+from benchmarks import machine
+from benchmarks.forms import FORMS, Step, Task
 
 #: steps before the first that counts; the first of all is watched
 WARM_UP = {"naive": 1, "program": 3}
@@ -24,6 +25,15 @@ class Taken(NamedTuple):
 
     seconds: float
     processor_seconds: float
+
+
+def timed(step: Step, device: str) -> Taken:
+    """Takes a step by the clock, with nothing left to do on the device before and after."""
+    machine.synchronise(device)
+    started, worked = time.perf_counter(), time.process_time()
+    step()
+    machine.synchronise(device)
+    return Taken(time.perf_counter() - started, time.process_time() - worked)
 
 
 class Worker:
@@ -60,7 +70,8 @@ class Worker:
 
     def step(self, form: str) -> Taken:
         """Takes one step."""
-        return Taken(*self._ask(("step", form)))
+        taken: Taken = self._ask(("step", form))
+        return taken
 
     def facts(self) -> dict[str, Any]:
         """Returns what was counted, the peak of memory and of matrix products."""
@@ -92,7 +103,6 @@ def _take_orders(
     as_program: bool,
     threads: int | None,
 ) -> None:
-    from benchmarks import machine
     from benchmarks.costs import matmul_peak, watching
     from vdsm_bench.devices import prepare_process
 
@@ -119,11 +129,7 @@ def _take_orders(
                 "machine": machine_facts,
             })  # fmt: skip
             continue
-        machine.synchronise(task.device)
-        started, worked = time.perf_counter(), time.process_time()
-        steps[form]()
-        machine.synchronise(task.device)
-        connection.send((time.perf_counter() - started, time.process_time() - worked))
+        connection.send(timed(steps[form], task.device))
 
 
 def _forget_peak() -> None:

@@ -1,0 +1,100 @@
+"""How long it takes to generate 20 clips, and to write them as GIFs.
+
+``python -m benchmarks.generation`` draws identities and motions from the prior of VDSM at the
+paper's settings (fresh weights: time does not depend on them), decodes 20 clips, and writes a GIF
+of each. The paper names 0.2 s for generating and saving on a 2080 Ti.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from benchmarks import machine
+from benchmarks.forms import Task
+from benchmarks.history import describe, record, table
+from vdsm_bench.boards.figures import to_bytes, write_gif
+from vdsm_bench.devices import prepare_process
+
+CLIPS = 20
+
+
+def measure(task: Task, repeats: int) -> dict[str, Any]:
+    """Times one setting; the first two clips' worth of rounds do not count."""
+    vdsm = task.model().to(task.device).eval()
+    frames = task.clip[1]
+    generating, saving = [], []
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        for _ in range(repeats + 2):
+            machine.synchronise(task.device)
+            started = time.perf_counter()
+            clips = vdsm.sample(CLIPS, frames)
+            machine.synchronise(task.device)
+            made = time.perf_counter()
+            for index, clip in enumerate(to_bytes(clips.cpu())):
+                pages = [Image.fromarray(frame) for frame in clip]
+                write_gif(Path(folder) / f"{index:02d}.gif", pages)
+            generating.append(made - started)
+            saving.append(time.perf_counter() - made)
+    made_and_saved = [sum(pair) for pair in zip(generating[2:], saving[2:], strict=True)]
+    return {
+        "setting": task.dataset,
+        "preset": task.preset,
+        "clips": [CLIPS, *task.clip[1:]],
+        "generating": _summary(generating[2:]),
+        "with_gifs": _summary(made_and_saved),
+    }
+
+
+def _summary(seconds: Sequence[float]) -> dict[str, float]:
+    found = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+    return {name: round(value, 5) for name, value in found.items()}
+
+
+def render(runs: Sequence[dict[str, Any]]) -> str:
+    """Returns the page: a line for each setting of every run, the newest first."""
+    rows = [
+        (
+            run["date"][:16], run["commit"], run["machine"]["device"], run["machine"]["threads"],
+            row["setting"], _span(row["generating"]), _span(row["with_gifs"]),
+        )
+        for run in runs for row in run["rows"]
+    ]  # fmt: skip
+    head = ("date", "commit", "device", "threads", "setting", "generated, s", "and saved, s")
+    return "\n".join([
+        f"# {CLIPS} clips from the prior", "",
+        f"`{runs[0]['command']}`; median, from min to max.", "",
+        describe(runs[0]), "", table(head, rows),
+    ])  # fmt: skip
+
+
+def _span(times: dict[str, float]) -> str:
+    return f"{times['median']:.3g} ({times['min']:.3g}-{times['max']:.3g})"
+
+
+def main() -> None:
+    """Measures, prints, and adds the run to the history."""
+    parser = machine.options(__doc__)
+    parser.add_argument("--settings", default="sprites,mug", help="datasets, comma-separated")
+    parser.add_argument("--preset", default="paper", help="of the sizes")
+    parser.add_argument("--repeats", type=int, default=10)
+    given = parser.parse_args()
+    machine.prepare(given.device, given.threads)
+    prepare_process()
+    rows = [
+        measure(Task(setting, "sequence", given.preset, device=given.device), given.repeats)
+        for setting in given.settings.split(",")
+    ]
+    about = machine.describe(given.device)
+    record("generation", {"rows": rows}, about=about, out=given.out, render=render)
+
+
+if __name__ == "__main__":
+    machine.run(main)
