@@ -2,31 +2,28 @@
 
 ``python -m benchmarks.evaluation`` draws mug-synthetic if need be, builds VDSM in the size of
 preset ``small`` with fresh weights (time does not depend on them) and a judge of the preset's
-size, and runs every evaluator that scores by default. Written to
-``benchmarks/results/evaluation.json``. ``processor_seconds`` is what the work costs on all threads
-together; where it is far below ``seconds`` times threads, the machine was busy with other things.
+size, and runs every evaluator that scores by default. ``processor_seconds`` is what the work costs
+on all threads together; where it is far below ``seconds`` times threads, the machine was busy
+with other things.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from benchmarks import machine
+from benchmarks.history import describe, record, table
 from vdsm_bench.config import JudgeSettings
 from vdsm_bench.contracts import Evaluator
+from vdsm_bench.devices import prepare_process
 from vdsm_bench.evaluators.judge import NeuralJudge, Verdict
 from vdsm_bench.evaluators.judge_training import train_judge
 from vdsm_bench.evaluators.outputs import SubjectOutputs
 from vdsm_bench.evaluators.suite import evaluate
-from vdsm_bench.files import write_json
 from vdsm_bench.registry import registry
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import plan_cells
@@ -34,8 +31,6 @@ from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Silent
-
-RESULT = Path(__file__).with_name("results") / "evaluation.json"
 
 
 class TimedJudge(NeuralJudge):
@@ -53,22 +48,25 @@ class TimedJudge(NeuralJudge):
         return found
 
 
-def measure(dataset: str, threads: int, pairs: int) -> dict[str, Any]:
+def measure(dataset: str, device: str, pairs: int) -> dict[str, Any]:
     """Scores a model of preset ``small`` once and returns the seconds it took."""
-    torch.set_num_threads(threads)
-    table = registry()
+    catalogue = registry()
     layers = [{"evaluation": {"pairs": pairs}}]
     (cell,) = plan_cells(
-        table, models=["vdsm"], datasets=[dataset], seeds=[0], preset="small", layers=layers
+        catalogue, models=["vdsm"], datasets=[dataset], seeds=[0], preset="small", layers=layers
     )
     config = cell.config
-    bench = Bench.of(open_store(table, dataset, None, Silent()), config.data)
-    protocol = ScoringProtocol(table, bench, config, "cpu")
-    model = build_model(table, bench, cell).eval()
+    bench = Bench.of(open_store(catalogue, dataset, None, Silent()), config.data)
+    protocol = ScoringProtocol(catalogue, bench, config, device)
+    model = build_model(catalogue, bench, cell).to(device).eval()
     settings = JudgeSettings(epochs=1, width=config.judge.width)
     judge = TimedJudge(
         train_judge(
-            bench.validation, bench.test, factors=bench.store.factors, settings=settings
+            bench.validation,
+            bench.test,
+            factors=bench.store.factors,
+            settings=settings,
+            device=device,
         ).judge
     )
     request = protocol.request
@@ -90,31 +88,50 @@ def measure(dataset: str, threads: int, pairs: int) -> dict[str, Any]:
         "test_clips": len(request.test),
         "training_clips_for_probes": len(request.train) if request.train else 0,
         "clip": [bench.shape.frames, bench.shape.channels, bench.shape.height, bench.shape.width],
-        "threads": threads,
         "seconds": round(total, 2),
         "processor_seconds": round(work, 2),
         "judge_share": round(judge.seconds / work, 3),
         "processor_seconds_by_evaluator": {
             name: round(value, 2) for name, value in by_evaluator.items()
         },
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
     }
 
 
+def render(runs: Sequence[dict[str, Any]]) -> str:
+    """Returns the page: the newest run by evaluator, and a line for every run."""
+    newest = runs[0]
+    work = newest["processor_seconds_by_evaluator"]
+    rows = [
+        (
+            run["date"][:16], run["commit"], run["machine"]["device"], run["machine"]["threads"],
+            run["dataset"], run["transfers"], f"{run['seconds']:.1f}",
+            f"{run['processor_seconds']:.1f}", f"{run['judge_share']:.0%}",
+        )
+        for run in runs
+    ]  # fmt: skip
+    head = (
+        "date", "commit", "device", "threads", "dataset", "transfers", "s", "processor, s",
+        "share of the judge",
+    )  # fmt: skip
+    return "\n".join([
+        "# Evaluation at preset small", "", f"`{newest['command']}`", "", describe(newest), "",
+        table(("evaluator", "processor, s"), [(k, f"{v:.2f}") for k, v in work.items()]), "",
+        "## Every run", "", table(head, rows),
+    ])  # fmt: skip
+
+
 def main() -> None:
-    """Measures, prints and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measures, prints, and adds the run to the history."""
+    parser = machine.options(__doc__)
     parser.add_argument("--dataset", default="mug-synthetic")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=RESULT)
-    chosen = parser.parse_args()
-    result = measure(chosen.dataset, chosen.threads, chosen.pairs)
-    print(json.dumps(result, indent=2))
-    write_json(chosen.out, result)
+    given = parser.parse_args()
+    machine.prepare(given.device, given.threads)
+    prepare_process()
+    result = measure(given.dataset, given.device, given.pairs)
+    about = machine.describe(given.device)
+    record("evaluation", result, about=about, out=given.out, render=render)
 
 
 if __name__ == "__main__":
-    main()
+    machine.run(main)

@@ -98,7 +98,7 @@ class _SameClips:
 
 def program_step(task: Task) -> Step:
     """Returns the program's step, as its trainer takes it."""
-    folder = Path(tempfile.mkdtemp(prefix="vdsm-bench-step-"))
+    folder = Path(tempfile.gettempdir(), "vdsm-bench-step")  # a step writes only if it diverges
     trainer = Trainer(
         task.model(), task.config.training, _SameClips(task.clips()), folder=folder, seed=0,
         device=task.device,

@@ -5,6 +5,17 @@ import sys
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Skips what needs a GPU where there is none; torch is imported only if something does."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture
 def run_python(tmp_path):
     """Runs a line of Python in a process of its own; fails with its output where it fails."""

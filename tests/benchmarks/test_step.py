@@ -10,7 +10,7 @@ from benchmarks import history, machine, step
 from benchmarks.costs import operations, watching
 from benchmarks.forms import FORMS, Task, naive_step
 from benchmarks.naive import NaiveVDSM, stock_adam
-from benchmarks.worker import Taken
+from benchmarks.worker import Taken, timed
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -108,19 +108,34 @@ def test_history_keeps_every_run_and_the_page_begins_with_the_newest(tmp_path, m
     assert "2026-01-01T00:00:00" not in page.partition("## Every run")[0]
 
 
-def test_one_command_measures_and_records(tmp_path):
-    command = "-m benchmarks.step --preset smoke --settings mug --stages sequence --no-naive"
+def test_all_runs_what_is_asked_for_and_writes_results(tmp_path):
+    command = "-m benchmarks.all --quick --only step --threads 1 --out"
     done = subprocess.run(
-        [sys.executable, *command.split(), "--threads", "1", "--out", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, *command.split(), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (written,) = (tmp_path / "step").glob("*.json")
     run = json.loads(written.read_text())
-    assert run["command"] == "python " + command + " --threads 1"
+    assert {"date", "commit", "machine"} <= set(run)
+    assert run["command"].startswith("python -m benchmarks.step --device cpu --threads 1")
     (row,) = run["rows"]
     times = row["stock"]["program"]
     assert 0 < times["min"] <= times["median"] <= times["max"]
     assert 0 < row["share_of_peak"] < 1
     assert 0.1 < row["peak_memory_gb"]["program"] < 6
-    assert "| mug (smoke) | sequence |" in done.stdout
+    assert "| mug (smoke) | sequence |" in (tmp_path / "step.md").read_text()
+    assert "step: done" in done.stdout
+
+
+@pytest.mark.gpu
+def test_both_forms_step_on_a_gpu():
+    for form in FORMS:
+        take = FORMS[form](Task("mug", "sequence", device="cuda", changes=(TINY,)))
+        with watching() as watched:
+            take()
+        assert watched.operations > 0
+        assert timed(take, "cuda", 2).seconds > 0

@@ -49,8 +49,18 @@ def _noise(guide, given, n_clips):
     ("n_clips", "frames", "experts"), [(3, 5, 4), (1, 5, 4), (2, 1, 4), (2, 3, 1), (1, 1, 1)]
 )
 def test_loss_and_gradients_equal_those_of_plain_loops(stage, n_clips, frames, experts):
-    vdsm = build(identity_dim=experts)
-    clip = torch.rand(n_clips, frames, 3, 16, 16)
+    _equals_plain_loops(stage, n_clips, frames, experts, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", ["pretrain", "sequence"])
+def test_loss_and_gradients_equal_those_of_plain_loops_on_a_gpu(stage):
+    _equals_plain_loops(stage, 3, 5, 4, "cuda")
+
+
+def _equals_plain_loops(stage, n_clips, frames, experts, device):
+    vdsm = build(identity_dim=experts).to(device)
+    clip = torch.rand(n_clips, frames, 3, 16, 16).to(device)
     model, guide, given = _pair(vdsm, stage, clip)
     naive = NaiveVDSM(vdsm)
     plain = naive.loss(clip, stage, ANNEALING, _noise(guide, given, n_clips))

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import growth, history, start
+from benchmarks.all import BENCHMARKS, QUICK
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_benchmark_is_run_with_the_others():
+    helpers = {"__init__", "all", "costs", "forms", "history", "machine", "naive", "worker"}
+    there = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers
+    assert {name for name, *_ in BENCHMARKS} == there
+    assert set(QUICK) == there
+
+
+@pytest.mark.parametrize(("power", "factor"), [(1.0, 3.0), (2.0, 0.01), (0.0, 5.0)])
+def test_the_exponent_of_a_power_law_is_its_power(power, factor):
+    sizes = [4, 8, 16, 32]
+    seconds = [factor * size**power for size in sizes]
+    assert growth.exponent(sizes, seconds) == pytest.approx(power, abs=1e-9)
+
+
+def test_growth_changes_one_size_and_nothing_else():
+    small = growth.task_of(growth.BASE, "sequence", "cpu")
+    assert small.clip == (8, 8, 3, 32, 32)
+    for size, place in (("clips", 0), ("frames", 1), ("side", 3)):
+        grown = growth.task_of({**growth.BASE, size: 64}, "sequence", "cpu").clip
+        assert grown[place] == 64
+        others = set(range(5)) - {place} - ({4} if size == "side" else set())
+        assert all(grown[i] == small.clip[i] for i in others)
+    more = growth.task_of({**growth.BASE, "experts": 64}, "sequence", "cpu")
+    assert more.config.model.arguments["identity_dim"] == 64
+    growth.task_of({**growth.BASE, "side": 16, "experts": 2}, "pretrain", "cpu").model()
+
+
+def test_every_command_that_is_timed_answers():
+    rows = start.measure(1)
+    assert {row["command"] for row in rows} == set(start.COMMANDS)
+    assert all(0 < row["least"] <= row["seconds"] for row in rows)
+
+
+def test_without_a_gpu_it_says_so():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = _run("benchmarks.all", "--device", "cuda")
+    assert done.returncode == 2
+    assert "no 'cuda' device" in done.stderr
+
+
+def test_a_command_is_kept_without_the_place_of_its_results(monkeypatch):
+    typed = ["x", "--device", "cpu", "--out", "/some/where", "--repeats", "3", "--out=there"]
+    monkeypatch.setattr(sys, "argv", typed)
+    assert history._options() == ["--device", "cpu", "--repeats", "3"]
