@@ -26,7 +26,7 @@ BENCHMARKS = (
     ("growth",),
     ("judge",),
     ("evaluation",),
-    ("step",),
+    ("step", "--precision", "32,bf16"),
 )
 #: options that shorten every benchmark to seconds, to see that all of them run
 QUICK = {
@@ -36,7 +36,7 @@ QUICK = {
     "growth": "--sizes clips --stages pretrain --repeats 1",
     "judge": "--preset smoke",
     "evaluation": "--pairs 20",
-    "step": "--preset smoke --settings mug --stages sequence --no-naive --repeats 1",
+    "step": "--precision 32 --preset smoke --settings mug --stages sequence --no-naive",
 }
 
 

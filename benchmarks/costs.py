@@ -161,7 +161,7 @@ def _size(leaf: Any) -> int:
     return min(leaf.nbytes, leaf.untyped_storage().nbytes())
 
 
-def matmul_peak(device: str, dtype: str, rounds: int = 12) -> float:
+def matmul_peak(device: str, dtype: str, rounds: int = 8) -> float:
     """Returns the best GFLOP/s of a square product: 2048^3 on a CPU, 8192^3 on a GPU."""
     import time
 

@@ -9,6 +9,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.naive import NaiveVDSM, stock_adam
-from vdsm_bench.config import CellConfig, StageSettings
+from vdsm_bench.config import PRECISIONS, CellConfig, Precision, StageSettings
 from vdsm_bench.contracts import ClipShape, Progress
 from vdsm_bench.models.vdsm.model import VDSM
 from vdsm_bench.registry import registry
@@ -36,7 +37,6 @@ class Task:
         dataset: whose settings are taken; its clips are not read.
         stage: ``pretrain`` or ``sequence``.
         preset: of the sizes.
-        precision: what the program's form computes in; the plain one takes float32.
         device: ``cpu`` or ``cuda``.
         changes: further layers of settings, as ``--set`` makes them.
     """
@@ -44,7 +44,6 @@ class Task:
     dataset: str
     stage: str
     preset: str = "paper"
-    precision: str = "32"
     device: str = "cpu"
     changes: tuple[Mapping[str, Any], ...] = field(default=())
 
@@ -96,12 +95,12 @@ class _SameClips:
         return self.clips
 
 
-def program_step(task: Task) -> Step:
-    """Returns the program's step, as its trainer takes it."""
+def program_step(task: Task, precision: Precision = "32") -> Step:
+    """Returns the program's step in a precision, as its trainer takes it."""
     folder = Path(tempfile.gettempdir(), "vdsm-bench-step")  # a step writes only if it diverges
     trainer = Trainer(
         task.model(), task.config.training, _SameClips(task.clips()), folder=folder, seed=0,
-        device=task.device,
+        device=task.device, precision=precision,
     )  # fmt: skip
     (stage,) = [stage for stage in trainer.stages if stage.name == task.stage]
     work = trainer.begin(stage)
@@ -139,4 +138,9 @@ def naive_step(task: Task, naive: NaiveVDSM | None = None) -> Step:
     return step
 
 
-FORMS: Mapping[str, Callable[[Task], Step]] = {"naive": naive_step, "program": program_step}
+#: plain loops take float32; the program's form is called by its precision
+NAIVE = "naive"
+FORMS: Mapping[str, Callable[[Task], Step]] = {
+    NAIVE: naive_step,
+    **{precision: partial(program_step, precision=precision) for precision in PRECISIONS},
+}

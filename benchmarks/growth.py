@@ -17,7 +17,7 @@ from benchmarks import machine
 from benchmarks.forms import Task, program_step
 from benchmarks.history import describe, record, table
 from benchmarks.step import STAGES
-from benchmarks.worker import BLOCK, WARM_UP, timed
+from benchmarks.worker import WARM_UP, block, timed
 from vdsm_bench.devices import prepare_process
 
 BASE = {"clips": 8, "frames": 8, "experts": 16, "side": 32}
@@ -52,12 +52,12 @@ def measure(stage: str, size: str, device: str, repeats: int) -> dict[str, Any]:
     values = VALUES[size]
     steps = {value: program_step(task_of({**BASE, size: value}, stage, device)) for value in values}
     for step in steps.values():
-        for _ in range(WARM_UP["program"]):
+        for _ in range(WARM_UP):
             step()
     least = dict.fromkeys(values, float("inf"))
     for _ in range(repeats):
         for value, step in steps.items():
-            took = timed(step, device, BLOCK.get(("program", device), 1))
+            took = timed(step, device, block(device))
             least[value] = min(least[value], took.seconds)
     return {
         "stage": stage,

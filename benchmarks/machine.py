@@ -11,43 +11,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vdsm_bench.devices import choose_device
+from vdsm_bench.devices import choose_device, describe_device
 from vdsm_bench.errors import VdsmBenchError
 
 ROOT = Path(__file__).parents[1]
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+_FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
 
 
 def describe(device: str) -> dict[str, Any]:
     """Returns processor, memory, versions, threads and device, JSON-able."""
     import torch
 
-    model, flags = _processor()
+    has = torch.cpu.get_capabilities()
+    processor = describe_device("cpu")
     found: dict[str, Any] = {
-        "processor": model,
-        "flags": [flag for flag in _FLAGS if flag in flags],
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": processor["name"],
+        "flags": [flag for flag in _FLAGS if has.get(flag)],
+        "cores": processor["cores"],
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": device,
+        "device": describe_device(device)["name"] if device == "cuda" else device,
     }
     if device == "cuda":
-        found["device"] = torch.cuda.get_device_name()
         found["device_memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9)
     return found
-
-
-def _processor() -> tuple[str, set[str]]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    facts = {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
-    name = facts.get("model name", platform.machine()).strip()
-    return name, set(facts.get("flags", "").split())
 
 
 def commit() -> str:

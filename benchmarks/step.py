@@ -22,13 +22,15 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.costs import least_bytes, operations
-from benchmarks.forms import Task
+from benchmarks.forms import NAIVE, Task
 from benchmarks.history import describe, record, table
 from benchmarks.worker import Taken, Worker
+from vdsm_bench.config import PRECISIONS
 from vdsm_bench.devices import choose_device
+from vdsm_bench.errors import UsageError
 
 STAGES = ("pretrain", "sequence")
-_TIMES = ("setting", "stage", "plain loops, s", "program, s", "ratio")
+_TIMES = ("setting", "stage", "precision", "plain loops, s", "program, s", "ratio")
 _COUNTS = (
     "setting", "stage", "GFLOP (decoder, encoder, blend, RNN)", "GB at least", "GFLOP/s",
     "share of the matmul peak", "peak memory, GB", "plain loops, GB",
@@ -40,72 +42,82 @@ _HISTORY = (
 _PEAKS = {"32": "float32", "bf16": "bfloat16"}
 
 
-def measure(task: Task, repeats: int, threads: int | None, *, naive: bool = True) -> dict[str, Any]:
-    """Times one stage, in the arrangements of its device.
+def measure(
+    task: Task, precisions: Sequence[str], repeats: int, threads: int | None, *, naive: bool
+) -> list[dict[str, Any]]:
+    """Times one stage, in the arrangements of its device; returns a row for each precision.
 
     Args:
         task: what is timed.
+        precisions: of the program.
         repeats: steps of each form in each arrangement.
         threads: of torch; its default if None.
-        naive: whether the plain form is timed too.
+        naive: whether plain loops are timed too.
     """
-    forms = ("naive", "program") if naive else ("program",)
+    forms = [NAIVE, *precisions] if naive else list(precisions)
+    taken = {}
     with ExitStack() as stack:
         workers = {}
         for form in forms:
-            worker = Worker(task, [form], as_program=form == "program", threads=threads)
+            worker = Worker(task, [form], as_program=form != NAIVE, threads=threads)
             workers[form] = stack.enter_context(worker)
-        stock = _compare(workers, repeats)
-        facts = {form: worker.facts() for form, worker in workers.items()}
-    row = {**_describe(task), "stock": stock}
+        taken["stock"] = _take_turns(workers, repeats)
+        facts = {form: worker.facts(form) for form, worker in workers.items()}
     if naive and task.device == "cpu":
         with Worker(task, forms, as_program=True, threads=threads) as both:
-            row["same"] = _compare(dict.fromkeys(forms, both), repeats)
-    vdsm = task.model()
-    parts = operations(vdsm, task.clip, task.stage)
-    seconds = stock["program"]["median"]
-    peak = facts["program"]["matmul_gflops"][_PEAKS[task.precision]]
-    speed = sum(parts.values()) / seconds / 1e9
-    return {
-        **row,
-        "gflop": {name: round(value / 1e9, 3) for name, value in parts.items()},
-        "gflop_issued": _each(facts, lambda f, form: f["counted"][form]["operations"] / 1e9),
-        "gbytes_at_least": round(least_bytes(vdsm, task.clip, task.stage) / 1e9, 3),
-        "gbytes_of_operands": _each(facts, lambda f, form: f["counted"][form]["bytes"] / 1e9),
-        "gflops": round(speed, 2),
-        "matmul_gflops": {form: f["matmul_gflops"] for form, f in facts.items()},
-        "share_of_peak": round(speed / peak, 4),
-        "peak_memory_gb": _each(facts, lambda f, form: f["peak_memory"] / 1e9),
-        "machine": facts["program"]["machine"],
-    }
+            taken["same"] = _take_turns(dict.fromkeys(forms, both), repeats)
+    return [_row(task, precision, taken, facts) for precision in precisions]
 
 
-def _describe(task: Task) -> dict[str, Any]:
-    return {
-        "setting": task.dataset,
-        "stage": task.stage,
-        "preset": task.preset,
-        "precision": task.precision,
-        "clips": list(task.clip),
-        "experts": task.config.model.arguments["identity_dim"],
-    }
-
-
-def _each(facts: dict[str, Any], value: Any) -> dict[str, float]:
-    return {form: round(value(found, form), 3) for form, found in facts.items()}
-
-
-def _compare(workers: dict[str, Worker], repeats: int) -> dict[str, Any]:
-    """Lets the forms take turns; returns their times and, where there are two, the ratio."""
+def _take_turns(workers: dict[str, Worker], repeats: int) -> dict[str, list[Taken]]:
     taken: dict[str, list[Taken]] = {form: [] for form in workers}
     for _ in range(repeats):
         for form, worker in workers.items():
             taken[form].append(worker.step(form))
-    found: dict[str, Any] = {form: _summary(times) for form, times in taken.items()}
-    if "naive" in found:
-        found["ratio"] = round(found["naive"]["median"] / found["program"]["median"], 2)
-        best = found["naive"]["min"] / found["program"]["min"]
-        found["ratio_of_minima"] = round(best, 2)
+    return taken
+
+
+def _row(
+    task: Task, precision: str, taken: dict[str, dict[str, list[Taken]]], facts: dict[str, Any]
+) -> dict[str, Any]:
+    vdsm = task.model()
+    parts = operations(vdsm, task.clip, task.stage)
+    compared = {name: compare(times, precision) for name, times in taken.items()}
+    speed = sum(parts.values()) / compared["stock"]["program"]["median"] / 1e9
+    mine = facts[precision]
+    peak = mine["matmul_gflops"][_PEAKS[precision]]
+    forms = {"program": mine} | ({"naive": facts[NAIVE]} if NAIVE in facts else {})
+    return {
+        "setting": task.dataset,
+        "stage": task.stage,
+        "preset": task.preset,
+        "precision": precision,
+        "clips": list(task.clip),
+        "experts": vdsm.identity_dim,
+        **compared,
+        "gflop": {name: round(value / 1e9, 3) for name, value in parts.items()},
+        "gflop_issued": _giga(forms, "operations"),
+        "gbytes_at_least": round(least_bytes(vdsm, task.clip, task.stage) / 1e9, 3),
+        "gbytes_of_operands": _giga(forms, "bytes"),
+        "gflops": round(speed, 2),
+        "matmul_gflops": {form: found["matmul_gflops"] for form, found in forms.items()},
+        "share_of_peak": round(speed / peak, 4),
+        "peak_memory_gb": _giga(forms, "peak_memory"),
+        "machine": mine["machine"],
+    }
+
+
+def _giga(forms: dict[str, Any], what: str) -> dict[str, float]:
+    return {form: round(found[what] / 1e9, 3) for form, found in forms.items()}
+
+
+def compare(taken: dict[str, list[Taken]], precision: str) -> dict[str, Any]:
+    """Returns the program's times and, where there are any, those of plain loops and the ratio."""
+    found: dict[str, Any] = {"program": _summary(taken[precision])}
+    if NAIVE in taken:
+        found["naive"] = _summary(taken[NAIVE])
+        for name, by in (("ratio", "median"), ("ratio_of_minima", "min")):
+            found[name] = round(found["naive"][by] / found["program"][by], 2)
     return found
 
 
@@ -151,7 +163,14 @@ def _times(row: dict[str, Any], found: dict[str, Any]) -> list[str]:
             return ""
         return f"{times['median']:.3g} ({times['min']:.3g}-{times['max']:.3g})"
 
-    return [_name(row), row["stage"], span("naive"), span("program"), _ratio(found)]
+    return [
+        _name(row),
+        row["stage"],
+        row["precision"],
+        span("naive"),
+        span("program"),
+        _ratio(found),
+    ]
 
 
 def _ratio(found: dict[str, Any] | None) -> str:
@@ -198,18 +217,22 @@ def main() -> None:
     parser.add_argument("--settings", default="sprites,mug", help="datasets, comma-separated")
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated")
     parser.add_argument("--preset", default="paper", help="of the sizes")
-    parser.add_argument("--precision", choices=tuple(_PEAKS), default="32")
+    parser.add_argument("--precision", default="32", help="of the program; 32, bf16 or both")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each form")
     parser.add_argument("--no-naive", action="store_true", help="the program's step alone")
     given = parser.parse_args()
     choose_device(given.device)
+    precisions = given.precision.split(",")
+    if unknown := set(precisions) - set(PRECISIONS):
+        raise UsageError(f"There is no precision {unknown.pop()!r}.", hint="--precision 32,bf16")
     rows = []
     for setting in given.settings.split(","):
         for stage in given.stages.split(","):
-            task = Task(setting, stage, given.preset, given.precision, given.device)
-            row = measure(task, given.repeats, given.threads, naive=not given.no_naive)
-            about = row.pop("machine")
-            rows.append(row)
+            task = Task(setting, stage, given.preset, given.device)
+            rows += measure(
+                task, precisions, given.repeats, given.threads, naive=not given.no_naive
+            )
+    about = [row.pop("machine") for row in rows][0]
     record("step", {"rows": rows}, about=about, out=given.out, render=render)
 
 

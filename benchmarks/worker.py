@@ -14,12 +14,17 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from benchmarks import machine
-from benchmarks.forms import FORMS, Step, Task
+from benchmarks.forms import FORMS, NAIVE, Step, Task
 
-#: steps before the first that counts; the first of all is watched
-WARM_UP = {"naive": 1, "program": 3}
-#: steps that are timed together: on a GPU the program's do not wait for each other
-BLOCK = {("program", "cuda"): 20}
+#: steps of the program before the first that counts, and of plain loops; the first is watched
+WARM_UP, WARM_UP_NAIVE = 3, 1
+#: steps that are timed together on a GPU, where the program's do not wait for each other
+BLOCK = 20
+
+
+def block(device: str, form: str = "") -> int:
+    """Returns how many steps of a form are timed together."""
+    return BLOCK if device == "cuda" and form != NAIVE else 1
 
 
 class Taken(NamedTuple):
@@ -82,9 +87,9 @@ class Worker:
         taken: Taken = self._ask(("step", form))
         return taken
 
-    def facts(self) -> dict[str, Any]:
-        """Returns what was counted, the peak of memory and of matrix products."""
-        found: dict[str, Any] = self._ask(("facts", ""))
+    def facts(self, form: str) -> dict[str, Any]:
+        """Returns what was counted of a form, the peak of memory and of matrix products."""
+        found: dict[str, Any] = self._ask(("facts", form))
         return found
 
     def _ask(self, request: tuple[str, str]) -> Any:
@@ -125,7 +130,7 @@ def _take_orders(
         with watching() as watched:
             step()
         counted[form] = {"operations": watched.operations, "bytes": watched.bytes}
-        for _ in range(WARM_UP[form] - 1):
+        for _ in range((WARM_UP_NAIVE if form == NAIVE else WARM_UP) - 1):
             step()
     while True:
         order, form = connection.recv()
@@ -134,11 +139,11 @@ def _take_orders(
             peak = {name: matmul_peak(task.device, name) for name in ("float32", "bfloat16")}
             machine_facts = machine.describe(task.device)
             connection.send({
-                "counted": counted, "peak_memory": memory, "matmul_gflops": peak,
+                **counted[form], "peak_memory": memory, "matmul_gflops": peak,
                 "machine": machine_facts,
             })  # fmt: skip
             continue
-        connection.send(timed(steps[form], task.device, BLOCK.get((form, task.device), 1)))
+        connection.send(timed(steps[form], task.device, block(task.device, form)))
 
 
 def _forget_peak() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import all as everything
 from benchmarks import growth, history, start
 from benchmarks.all import BENCHMARKS, QUICK
 
@@ -47,6 +48,24 @@ def test_every_command_that_is_timed_answers():
     rows = start.measure(1)
     assert {row["command"] for row in rows} == set(start.COMMANDS)
     assert all(0 < row["least"] <= row["seconds"] for row in rows)
+
+
+def test_all_go_on_after_one_that_fails_and_say_so(monkeypatch, capsys, tmp_path):
+    run = []
+
+    def told(name, options):
+        run.append((name, options))
+        return name != "growth"
+
+    monkeypatch.setattr(everything, "run_benchmark", told)
+    monkeypatch.setattr(sys, "argv", ["all", "--threads", "2", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        everything.main()
+    assert stopped.value.code == 1
+    assert [name for name, _ in run] == [name for name, *_ in BENCHMARKS]
+    shared = ["--device", "cpu", "--out", str(tmp_path), "--threads", "2"]
+    assert all(options[:6] == shared for _, options in run)
+    assert "growth: FAILED" in capsys.readouterr().out
 
 
 def test_without_a_gpu_it_says_so():
