@@ -35,7 +35,7 @@ def bench(table, data_dir, shared_runs):
 
     def call(
         *models, seeds=(0,), layer=None, runs_dir=shared_runs, fresh=False, wait=True,
-        precision="auto",
+        precision="auto", profile=False,
     ):  # fmt: skip
         listener = Listener()
         cells = plan_cells(
@@ -55,6 +55,7 @@ def bench(table, data_dir, shared_runs):
             wait=wait,
             reporter=listener,
             precision=precision,
+            profile=profile,
         )
         return run_cells(cells, context), listener
 

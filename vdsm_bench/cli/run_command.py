@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What training computes in; auto measures once, and takes bf16 where it pays.",
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Also write a trace and a table of where a step goes; a finished cell is not trained.",
+)
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
@@ -41,6 +47,7 @@ def command(
     protocol: str | None,
     device: str,
     precision: str,
+    profile: bool,
     fresh: bool,
     no_wait: bool,
     dry_run: bool,
@@ -55,6 +62,8 @@ def command(
         short = asked.suite is not None
         _show_plan(cells, session.runs_dir, precision, fresh, as_json, short=short)
         return 0
+    if profile:  # torch's profiler talks unless it is told not to before torch is loaded
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.runs.execute import RunContext, run_cells
 
@@ -65,6 +74,7 @@ def command(
             data_dir=session.data_dir,
             device=device,
             precision=precision,
+            profile=profile,
             fresh=fresh,
             wait=not no_wait,
             reporter=listener,

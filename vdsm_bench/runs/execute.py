@@ -27,6 +27,7 @@ from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.monitor import AT_THE_END, Monitor
 from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.precision import Choice, choose_precision
+from vdsm_bench.runs.profiling import profile_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.runs.scores import add_scores, lacking
@@ -48,6 +49,7 @@ class RunContext:
         wait: wait for another process that works on a cell, or refuse.
         reporter: told what happens.
         precision: ``auto``, ``32`` or ``bf16``.
+        profile: also find out where a step goes.
     """
 
     table: Registry
@@ -58,6 +60,7 @@ class RunContext:
     wait: bool
     reporter: Reporter
     precision: str = "auto"
+    profile: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,15 @@ class Desk:
         )
         return cell.at(choice.used), choice
 
+    def profile(self, folder: CellFolder, cell: Cell, bench: Bench) -> None:
+        """Writes where a step of a cell goes, if that was asked for, and says it."""
+        context = self.context
+        if context.profile:
+            text = profile_cell(
+                folder.path / "profile", cell, table=context.table, bench=bench, device=self.device
+            )
+            context.reporter.say(f"{text}\nprofile: {folder.path / 'profile'}")
+
 
 def run_cells(cells: Sequence[Cell], context: RunContext) -> list[Outcome]:
     """Runs cells one after the other; one that fails is recorded and does not stop the others.
@@ -165,6 +177,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
                 context.reporter.say(f"{cell.label}: the old folder is now {aside}")
             reused = _finished(place)
             if reused is not None:
+                desk.profile(place, cell, bench)
                 if lacking(protocol, reused):
                     model = build_model(context.table, bench, cell)
                     reused = add_scores(
@@ -177,6 +190,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             _ = protocol.request
             folder = place
             _open_folder(place, cell, key, choice, desk)
+            desk.profile(place, cell, bench)
             metrics = _work(cell, key, place, bench, protocol, desk, model)
             return _done(cell, place, metrics, reused_row=False)
     except (VdsmBenchError, OSError) as problem:
