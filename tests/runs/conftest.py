@@ -35,7 +35,7 @@ def bench(table, data_dir, shared_runs):
 
     def call(
         *models, seeds=(0,), layer=None, runs_dir=shared_runs, fresh=False, wait=True,
-        precision="auto", profile=False,
+        precision="32", profile=False,
     ):  # fmt: skip
         listener = Listener()
         cells = plan_cells(

@@ -1,6 +1,7 @@
 """Which precision a cell gets: measured once, written down, never changed under a cell's feet."""
 
 import shutil
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,11 @@ from vdsm_bench.runs.folder import read_cell
 from vdsm_bench.runs.plan import describe_plan
 from vdsm_bench.training import measure
 from vdsm_bench.training.measure import Timing
+
+
+@pytest.fixture
+def bench(bench):
+    return partial(bench, precision="auto")
 
 
 @pytest.fixture

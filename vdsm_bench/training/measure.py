@@ -14,7 +14,7 @@ from vdsm_bench.contracts import ClipShape, VideoModel
 from vdsm_bench.training.trainer import PlayerLoss, freeze
 
 #: each precision is measured between so many times, fewer where SECONDS have passed
-_LEAST_ROUNDS, _MOST_ROUNDS = 2, 6
+_LEAST_ROUNDS, _MOST_ROUNDS = 3, 30
 _SECONDS = 0.6
 
 
