@@ -158,7 +158,7 @@ class NaiveVDSM(nn.Module):
         out = self.pose_head.layer(features)
         locs, scales = out[..., : self.dims[0]], _positive(out[..., self.dims[0] :])
         if stage == "sequence":
-            _, (hidden, _) = self.motion_encoder.rnn(locs)
+            hidden = self.motion_encoder.rnn(locs)
             out = self.motion_encoder.output(hidden.transpose(0, 1).flatten(1))
             d_loc, d_scale = out[:, : self.dims[2]], _positive(out[:, self.dims[2] :])
         for n in range(len(clip)):

@@ -4,6 +4,7 @@ import torch
 from tests.models.tiny import build
 from tests.training.toys import SETTINGS, Noise
 from tests.training.waits import HostWaits
+from vdsm_bench.contracts import Progress
 from vdsm_bench.data.clips import to_unit
 from vdsm_bench.training.trainer import Trainer
 
@@ -30,7 +31,7 @@ def test_a_step_never_waits_for_the_device(tmp_path, stage, arguments):
     clip = torch.rand(2, 6, 3, 16, 16)
     for epoch in (0, 3):
         with HostWaits() as waits:
-            work.take(clip, (epoch, 4, 3 * epoch, 12))
+            work.take(clip, Progress(epoch, 4, 3 * epoch, 12))
         assert waits.found == []
     assert work.meter.read().sound == 2
 

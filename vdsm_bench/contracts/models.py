@@ -39,12 +39,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands in a stage: ``epoch`` in [0, n_epochs), ``step`` in [0, n_steps)."""
+    """Where training stands in a stage.
+
+    Attributes:
+        epoch: in [0, n_epochs).
+        n_epochs: of the stage.
+        step: in [0, n_steps).
+        n_steps: of the stage.
+        scheduled: what the stage's schedule gives for the epoch; empty where it has none.
+    """
 
     epoch: int
     n_epochs: int
     step: int
     n_steps: int
+    scheduled: Mapping[str, float | Tensor | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,10 +88,20 @@ class Stage:
     """A phase of training; its players take one step each, in order, per batch.
 
     Parameters that belong to no player of the stage are frozen in it.
+
+    Attributes:
+        name: unique in its model.
+        players: in the order of their turns.
+        schedule: gives, once per epoch, the numbers in which the losses depend on the progress,
+            by name; None stands for something that is off. A stage that has one promises that its
+            losses take nothing but ``scheduled`` from their progress, where a number may come as
+            a tensor without dimensions, and that they neither wait for the device nor decide by
+            a tensor's value. Its steps may then be recorded once and repeated (a CUDA graph).
     """
 
     name: str
     players: tuple[Player, ...]
+    schedule: Callable[[Progress], Mapping[str, float | None]] | None = None
 
 
 class VideoModel(nn.Module, ABC):

@@ -248,6 +248,11 @@ def _work(
     context, config = desk.context, cell.config
     context.reporter.say(f"{cell.label}: {folder.path}")
     monitor = Monitor(bench, protocol, folder, desk.device)
+
+    def note(text: str) -> None:
+        folder.log(text)
+        context.reporter.say(f"{cell.label}: {text}")
+
     folder.write_status("training")
     summary = Trainer(
         model,
@@ -259,12 +264,12 @@ def _work(
         precision=config.precision,
         on_epoch=monitor.on_epoch,
         progress=context.reporter.progress,
+        say=note,
     ).train()
     model.eval()
     health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).look(model)
     if health.warning is not None:
-        folder.log(f"warning: {health.warning}")
-        context.reporter.say(f"{cell.label}: warning: {health.warning}")
+        note(f"warning: {health.warning}")
     folder.write_status("judging", note=health.warning)
     judging = time.monotonic()
     judge = protocol.obtain_judge(context.runs_dir, context.reporter)
@@ -281,6 +286,7 @@ def _work(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "training_seconds": round(summary.seconds, 3),
         "training_steps": dict(summary.steps),
+        "training_step": dict(summary.manners),
         "collapsed": health.collapsed,
         "note": health.warning,
         "health": health.figures,

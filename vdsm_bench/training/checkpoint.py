@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,12 +22,14 @@ SCHEMA = 1
 class Position:
     """What has been done: ``stage`` is the one to continue, ``step`` its first step not done yet.
 
-    ``seconds`` is the training time spent so far; it never changes a number.
+    ``seconds`` is the training time spent so far, ``manners`` how the steps of each stage were
+    taken (see ``StageStep.manner``); they never change a number.
     """
 
     stage: str
     step: int
     seconds: float
+    manners: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_checkpoint(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,9 +11,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import Player, Stage
+from vdsm_bench.contracts import Player, Progress, Stage
 from vdsm_bench.errors import ContractError
 from vdsm_bench.training.meter import Meter
+from vdsm_bench.training.recording import Recorder, Repeater
 
 #: what has to be finite in every step, as the log calls it
 LOSS, GRADIENT = "loss", "gradient_norm"
@@ -34,22 +37,86 @@ class StageStep:
         loss: the module that Fabric runs; see ``trainer.PlayerLoss``.
         stage: whose players take the step.
         settings: how they are trained.
+        recorder: of the device, if it has one. It is used where the stage has a schedule.
+        tell: called with the reason where the step cannot be recorded.
     """
 
     def __init__(
-        self, fabric: Fabric, loss: nn.Module, stage: Stage, settings: StageSettings
+        self,
+        fabric: Fabric,
+        loss: nn.Module,
+        stage: Stage,
+        settings: StageSettings,
+        recorder: Recorder | None,
+        tell: Callable[[str], None],
     ) -> None:
         self._fabric, self._loss, self.stage, self._settings = fabric, loss, stage, settings
+        self._repeater: Repeater | None = None
+        self._obstacle = "" if fabric.device.type == "cpu" else f"{fabric.device.type} has none"
+        if recorder is not None and stage.schedule is not None:
+            self._repeater = Repeater(self._work, recorder, tell)
+        elif recorder is not None:
+            self._obstacle = "the stage has no schedule"
+            tell(self._obstacle)
         self.optimisers = {player.name: self._optimiser(player) for player in stage.players}
         self.meter = Meter(fabric.device)
+        self._progress = Progress(-1, 0, -1, 0)
+        self._rates: dict[str, float] = {}
 
-    def take(self, clip: Tensor, place: tuple[int, int, int, int]) -> None:
+    @property
+    def manner(self) -> str:
+        """How steps are taken: ``graph``, or ``eager``, with what stood in a graph's way."""
+        obstacle = self._obstacle if self._repeater is None else self._repeater.obstacle
+        if obstacle is None:
+            return "graph"
+        return f"eager ({obstacle})" if obstacle else "eager"
+
+    def take(self, clip: Tensor, progress: Progress) -> None:
         """Every player takes one optimisation step on the same batch.
 
         Args:
             clip: ``[B, T, C, H, W]``, on the device.
-            place: epoch, epochs, step, steps.
+            progress: where the stage stands; its schedule is filled in here.
         """
+        self._proceed(progress)
+        self._set_learning_rates(progress.step)
+        if self._repeater is None:
+            self._work(clip)
+            return
+        scheduled = self._progress.scheduled
+        self._repeater(clip, frozenset(name for name in scheduled if scheduled[name] is None))
+
+    def _proceed(self, progress: Progress) -> None:
+        """Moves on, and to the numbers of another epoch where one begins."""
+        scheduled = self._progress.scheduled
+        if self.stage.schedule is not None and progress.epoch != self._progress.epoch:
+            begun = replace(progress, step=progress.epoch * self._settings.batches_per_epoch)
+            numbers = self.stage.schedule(begun)
+            scheduled = {name: self._place(name, numbers[name]) for name in numbers}
+        self._progress = replace(progress, scheduled=scheduled)
+
+    def _place(self, name: str, number: float | None) -> float | Tensor | None:
+        """Returns a scheduled number as the losses get it: where a recording will look for it."""
+        if number is None or self._repeater is None:
+            return number
+        place = self._progress.scheduled.get(name)
+        if isinstance(place, Tensor):
+            return place.fill_(number)
+        return torch.full((), number, device=self._fabric.device)
+
+    def _set_learning_rates(self, step: int) -> None:
+        for player in self.stage.players:
+            rate = learning_rate(self._settings, step) * player.rate
+            if rate == self._rates.get(player.name):
+                continue
+            self._rates[player.name] = rate
+            for group in self.optimisers[player.name].param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+
+    def _work(self, clip: Tensor) -> None:
         figures: dict[str, Tensor] = {}
         watched: dict[str, Tensor] = {}
         alone = len(self.stage.players) == 1
@@ -57,11 +124,9 @@ class StageStep:
             if not alone:
                 self._free_only(player)
             optimiser = self.optimisers[player.name]
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(self._settings, place[2]) * player.rate
             optimiser.zero_grad(set_to_none=True)
             loss, terms = self._loss(
-                clip, self._settings.pairs, self.stage.name, player.name, place
+                clip, self._settings.pairs, self.stage.name, player.name, self._progress
             )
             self._fabric.backward(loss)
             prefix = "" if alone else f"{player.name}/"
@@ -93,10 +158,13 @@ class StageStep:
     def _optimiser(self, player: Player) -> Any:
         if not player.parameters:
             raise ContractError(f"Player '{player.name}' has no parameters to train.")
+        rate = self._settings.learning_rate * player.rate
+        device = self._fabric.device
         adam = torch.optim.Adam(
             player.parameters,
-            lr=self._settings.learning_rate * player.rate,
+            lr=rate if self._repeater is None else torch.full((), rate, device=device),
             betas=player.betas,
-            fused=self._fabric.device.type in ("cpu", "cuda"),
+            fused=device.type in ("cpu", "cuda"),
+            capturable=self._repeater is not None and device.type == "cuda",
         )
         return self._fabric.setup_optimizers(adam)

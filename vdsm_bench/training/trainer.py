@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from vdsm_bench.training.checkpoint import (
 )
 from vdsm_bench.training.journal import Journal
 from vdsm_bench.training.meter import Meter
+from vdsm_bench.training.recording import recorder_for
 from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep
 
 #: every LOG_EVERY-th step is logged, and the first; no step goes unchecked for longer
@@ -53,10 +55,18 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What training did: steps per stage, seconds over all sessions, the last epoch's figures."""
+    """What training did, over all sessions.
+
+    Attributes:
+        steps: per stage.
+        seconds: spent in all.
+        manners: how each stage took its steps; see ``StageStep.manner``.
+        figures: of the last epoch.
+    """
 
     steps: Mapping[str, int]
     seconds: float
+    manners: Mapping[str, str]
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,9 +93,9 @@ class PlayerLoss(nn.Module):
         self.model, self.precision = model, precision
 
     def forward(
-        self, clip: Tensor, pairs: bool, stage: str, player: str, place: tuple[int, int, int, int]
+        self, clip: Tensor, pairs: bool, stage: str, player: str, progress: Progress
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss and its terms; ``place`` is epoch, epochs, step, steps."""
+        """Returns the loss and its terms."""
         (chosen,) = [
             one
             for each in self.model.stages()
@@ -95,7 +105,7 @@ class PlayerLoss(nn.Module):
         ]
         # not Fabric's own bf16: it rounds the clip too, and with it the targets of the loss
         with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            losses = chosen.loss(Batch(clip, pairs), Progress(*place))
+            losses = chosen.loss(Batch(clip, pairs), progress)
         return losses.total.float(), dict(losses.terms)
 
 
@@ -117,6 +127,7 @@ class Trainer:
         on_epoch: called after every epoch with stage, epoch and the model in evaluation
             mode; its figures are logged and shown, and decide nothing.
         progress: called with task, steps done, steps in all, and the figures to show.
+        say: called with what is worth a line.
     """
 
     def __init__(
@@ -131,6 +142,7 @@ class Trainer:
         precision: Precision = "32",
         on_epoch: EpochHook | None = None,
         progress: Callable[[str, int, int, str], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.stages = list(model.stages())
         missing = [stage.name for stage in self.stages if stage.name not in settings]
@@ -140,7 +152,7 @@ class Trainer:
                 hint="give it in the registry entry's 'stages', or in default_stages",
             )
         self.settings, self.sampler, self.folder, self.seed = settings, sampler, folder, seed
-        self._on_epoch, self._progress = on_epoch, progress
+        self._on_epoch, self._progress, self._say = on_epoch, progress, say
         self.fabric = launch_fabric(device)
         #: where the device is the processor itself, looking at a step costs nothing
         self._looks_always = self.fabric.device.type == "cpu"
@@ -149,6 +161,7 @@ class Trainer:
         self._journal = Journal(folder / "train.jsonl", [stage.name for stage in self.stages])
         self._checkpoints = folder / "checkpoints"
         self._seconds, self._figures = 0.0, dict[str, Any]()
+        self._manners: dict[str, str] = {}
 
     def train(self) -> TrainingSummary:
         """Trains to the end, from the last checkpoint where there is one; writes the weights.
@@ -167,6 +180,7 @@ class Trainer:
         return TrainingSummary(
             steps={name: self._n_steps(name) for name in (stage.name for stage in self.stages)},
             seconds=self._seconds,
+            manners=self._manners,
             figures=self._figures,
         )
 
@@ -174,7 +188,18 @@ class Trainer:
         """Lets the stage's own parameters be trained, and no others; returns its step."""
         freeze(self.model, stage)
         self._training_mode()
-        return StageStep(self.fabric, self._loss, stage, self.settings[stage.name])
+        recorder = recorder_for(self.fabric.device)
+        settings = self.settings[stage.name]
+        return StageStep(
+            self.fabric, self._loss, stage, settings, recorder, partial(self._tell, stage)
+        )
+
+    def _tell(self, stage: Stage, obstacle: str) -> None:
+        if self._say is not None:
+            self._say(
+                f"stage '{stage.name}' takes its steps one by one, which is slower than "
+                f"repeating a CUDA graph: {obstacle}"
+            )
 
     def take(self, work: StageStep, step: int) -> None:
         """Takes one step of the stage that was begun last, without waiting for the device."""
@@ -182,8 +207,8 @@ class Trainer:
         settings = self.settings[name]
         torch.manual_seed(derive_seed(self.seed, "train", name, step))
         epoch = step // settings.batches_per_epoch
-        place = (epoch, settings.epochs, step, self._n_steps(name))
-        work.take(self._batch(name, step), place)
+        progress = Progress(epoch, settings.epochs, step, self._n_steps(name))
+        work.take(self._batch(name, step), progress)
 
     def _n_steps(self, stage: str) -> int:
         return self.settings[stage].epochs * self.settings[stage].batches_per_epoch
@@ -197,7 +222,7 @@ class Trainer:
         tensors, position = read_checkpoint(path)
         restore_model(self.model, tensors, path)
         self._journal.rewind(position.stage, position.step)
-        self._seconds = position.seconds
+        self._seconds, self._manners = position.seconds, dict(position.manners)
         return tensors, position
 
     def _train_stage(self, stage: Stage, first: int, saved: Mapping[str, Tensor]) -> None:
@@ -222,8 +247,10 @@ class Trainer:
             if ends:
                 self._end_epoch(stage.name, epoch, step)
             self._seconds = spent + time.monotonic() - started
+            self._manners[stage.name] = work.manner
             if due:
-                position, begun = Position(stage.name, step + 1, self._seconds), time.monotonic()
+                begun = time.monotonic()
+                position = Position(stage.name, step + 1, self._seconds, self._manners)
                 write_checkpoint(self._checkpoints / LAST, self.model, work.optimisers, position)
                 written = time.monotonic()
                 pause = max(CHECKPOINT_SECONDS, CHECKPOINT_REST * (written - begun))

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from torch import Tensor
 
 from vdsm_bench.errors import ContractError
 from vdsm_bench.models.vdsm.schedules import cosine_ramp, geometric, quadratic_spline
 
 Knots = tuple[float, float, float, float]
 Range = tuple[float, float]
+Weight: TypeAlias = float | Tensor
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """One epoch's temperature and weights; a pose weight of None means that it is shut."""
+    """One epoch's temperature and weights, numbers or tensors without dimensions.
 
-    temperature: float
-    identity: float
-    pose: float | None
-    motion: float
-    match: float = 0.0
+    A pose weight of None means that the pose is shut, a match of None that there is none.
+    """
+
+    temperature: Weight
+    identity: Weight
+    pose: Weight | None
+    motion: Weight
+    match: Weight | None = None
 
     @property
-    def open_pose(self) -> float:
+    def open_pose(self) -> Weight:
         """The pose weight of a stage that cannot do without the pose."""
         if self.pose is None:
             raise ContractError("Stage 'sequence' has no shut pose; give it a weight.")
@@ -58,7 +64,7 @@ class AnnealingPlan:
             identity=self.identity_kl[1],
             pose=quadratic_spline(self.sequence_pose_kl, epoch=epoch, n_epochs=n_epochs),
             motion=cosine_ramp(0.1, 1.0, 1, epoch=epoch, n_epochs=n_epochs),
-            match=cosine_ramp(*self.pose_match, 2, epoch=epoch, n_epochs=n_epochs),
+            match=cosine_ramp(*self.pose_match, 2, epoch=epoch, n_epochs=n_epochs) or None,
         )
 
     def _pose_weight(self, epoch: int, n_epochs: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 import pyro
@@ -25,7 +25,7 @@ from vdsm_bench.contracts import (
     Stage,
     VideoModel,
 )
-from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan
+from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
 from vdsm_bench.models.vdsm.objective import elbo_terms, pixel_density, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
@@ -174,12 +174,22 @@ class VDSM(VideoModel):
         pretrain = [p for module in frames for p in module.parameters()]
         sequence = [p for module in dynamics for p in module.parameters()]
         return (
-            Stage("pretrain", (Player("vdsm", pretrain, self._pretrain_loss),)),
-            Stage("sequence", (Player("vdsm", [*sequence, self.first_pose], self._sequence_loss),)),
+            Stage(
+                "pretrain",
+                (Player("vdsm", pretrain, self._pretrain_loss),),
+                lambda progress: asdict(self.annealing("pretrain", progress)),
+            ),
+            Stage(
+                "sequence",
+                (Player("vdsm", [*sequence, self.first_pose], self._sequence_loss),),
+                lambda progress: asdict(self.annealing("sequence", progress)),
+            ),
         )
 
     def annealing(self, stage: str, progress: Progress) -> Annealing:
         """Returns the temperature and the KL weights of an epoch (supplement, figures 1 and 2)."""
+        if progress.scheduled:
+            return Annealing(**progress.scheduled)  # type: ignore[arg-type]
         at = self.plan.pretrain if stage == "pretrain" else self.plan.sequence
         return at(progress.epoch, progress.n_epochs)
 
@@ -213,9 +223,10 @@ class VDSM(VideoModel):
         """
         annealing = self.annealing(stage, progress)
         annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
-        scaled, plain = elbo_terms(
-            model, guide, seen or batch.clip, annealing, free_nats=self.free_nats
-        )
+        with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
+            scaled, plain = elbo_terms(
+                model, guide, seen or batch.clip, annealing, free_nats=self.free_nats
+            )
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:
@@ -226,9 +237,10 @@ class VDSM(VideoModel):
             "lambda_s": annealing.identity,
             "lambda_z": annealing.pose,
             "lambda_d": annealing.motion,
-            "pose_match": annealing.match or None,
+            "pose_match": annealing.match,
         }
-        constants = {k: batch.clip.new_full((), v) for k, v in weights.items() if v is not None}
+        zero = batch.clip.new_zeros(())
+        constants = {key: zero + value for key, value in weights.items() if value is not None}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
 
     # -- the two Pyro pairs ------------------------------------------------------------------
@@ -280,7 +292,7 @@ class VDSM(VideoModel):
             with poutine.scale(scale=annealing.open_pose):
                 poses = pyro.sample("z", PriorPath(self.transition, d, t, self.pose_dim))
             weights = self.mixing_weights(s, annealing.temperature)
-            if annealing.match:
+            if annealing.match is not None:
                 with poutine.scale(scale=annealing.match):
                     pyro.sample("pose", _normal(poses, seen.pose_scale, 2), obs=seen.pose_loc)
             self._observe(clip, poses, weights)
@@ -319,7 +331,7 @@ class VDSM(VideoModel):
         features: Tensor = self.encoder(clip.flatten(0, 1))
         return features.view(*clip.shape[:2], -1)
 
-    def mixing_weights(self, identity: Tensor, temperature: float | None = None) -> Tensor:
+    def mixing_weights(self, identity: Tensor, temperature: Weight | None = None) -> Tensor:
         """Returns w = softmax(temperature s) ``[B, K_s]``; the final temperature by default."""
         scale = self.temperature[1] if temperature is None else temperature
         return torch.softmax(scale * identity, dim=-1)

@@ -184,6 +184,32 @@ class Combiner(nn.Module):
         return self.loc(combined), positive(self.scale(combined))
 
 
+class StackedLSTM(nn.Module):
+    """A bidirectional LSTM of several layers, dropout between them; batch first.
+
+    As ``nn.LSTM``, whose dropout however has a generator of its own on CUDA: its noise would be no
+    function of the seed, and each seeding would make its state anew.
+    """
+
+    def __init__(self, inputs: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.layers = nn.ModuleList(
+            nn.LSTM(2 * width if index else inputs, width, batch_first=True, bidirectional=True)
+            for index in range(layers)
+        )
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """Returns the final hidden states ``[2 layers, B, width]`` of ``[B, T, inputs]``."""
+        last = []
+        for index, layer in enumerate(self.layers):
+            if index:
+                sequence = functional.dropout(sequence, self.dropout, self.training)
+            sequence, (hidden, _) = layer(sequence)
+            last.append(hidden)
+        return torch.cat(last)
+
+
 class MotionEncoder(nn.Module):
     """q(d | x): pose locs ``[B, T, pose_dim]`` to loc and scale ``[B, motion_dim]``.
 
@@ -203,14 +229,7 @@ class MotionEncoder(nn.Module):
         kept: bool = True,
     ) -> None:
         super().__init__()
-        self.rnn = nn.LSTM(
-            pose_dim,
-            width,
-            layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if layers > 1 else 0.0,
-        )
+        self.rnn = StackedLSTM(pose_dim, width, layers, dropout)
         self.output = nn.Linear(2 * layers * width, 2 * motion_dim)
         if kept:
             _start_scale_at(self.output, slice(motion_dim, None), 1 / motion_dim)
@@ -218,7 +237,7 @@ class MotionEncoder(nn.Module):
     @latent
     def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale."""
-        _, (hidden, _) = self.rnn(pose)
+        hidden = self.rnn(pose)
         loc, raw = self.output(hidden.transpose(0, 1).flatten(1)).chunk(2, dim=-1)
         return loc, positive(raw)
 
