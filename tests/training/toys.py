@@ -44,11 +44,14 @@ class Duel(VideoModel):
 
     def _critic_loss(self, batch, progress):
         real = batch.clip.mean((1, 3, 4))
-        fake = self.generator(torch.randn(len(real), 2)).detach()
+        fake = self.generator(self._noise(len(real))).detach()
         return Losses((self.critic(fake) - self.critic(real)).mean())
 
     def _generator_loss(self, batch, progress):
-        return Losses(-self.critic(self.generator(torch.randn(len(batch.clip), 2))).mean())
+        return Losses(-self.critic(self.generator(self._noise(len(batch.clip)))).mean())
+
+    def _noise(self, n):
+        return torch.randn(n, 2, device=self.generator.weight.device)
 
     def encode(self, clip):
         return Codes(clip.mean((1, 2, 3, 4))[:, None], clip.mean((1, 2, 3, 4))[:, None])

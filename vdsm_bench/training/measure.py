@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
-from vdsm_bench.contracts import ClipShape, VideoModel
+from vdsm_bench.contracts import ClipShape, Progress, VideoModel
 from vdsm_bench.training.trainer import PlayerLoss, freeze
 
 #: each precision is measured between so many times, fewer where SECONDS have passed
@@ -52,7 +52,7 @@ def time_precisions(
     """
     stage = max(model.stages(), key=lambda each: _n_steps(settings[each.name]))
     chosen, half = settings[stage.name], _n_steps(settings[stage.name]) // 2
-    place = (chosen.epochs // 2, chosen.epochs, half, 2 * half)
+    progress = Progress(chosen.epochs // 2, chosen.epochs, half, 2 * half)
     model = model.to(device).train()
     freeze(model, stage)
     frames = chosen.frames or shape.frames
@@ -63,7 +63,7 @@ def time_precisions(
     def once(precision: Precision) -> None:
         loss = PlayerLoss(model, precision)
         for player in stage.players:
-            total, _ = loss(clip, chosen.pairs, stage.name, player.name, place)
+            total, _ = loss(clip, chosen.pairs, stage.name, player.name, progress)
             total.backward()
             if precision != "32" and not math.isfinite(total.item()):
                 raise ArithmeticError
