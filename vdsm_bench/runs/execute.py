@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from vdsm_bench.runs.profiling import profile_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.runs.scores import add_scores, lacking
-from vdsm_bench.training.trainer import Trainer
+from vdsm_bench.training.trainer import Trainer, TrainingSummary
 
 SCHEMA = 1
 
@@ -236,6 +237,35 @@ def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, d
     desk.context.reporter.say(f"{cell.label}: {said}")
 
 
+def _note(cell: Cell, folder: CellFolder, desk: Desk, text: str) -> None:
+    folder.log(text)
+    desk.context.reporter.say(f"{cell.label}: {text}")
+
+
+def _train(
+    cell: Cell,
+    folder: CellFolder,
+    bench: Bench,
+    protocol: ScoringProtocol,
+    desk: Desk,
+    model: VideoModel,
+) -> TrainingSummary:
+    config = cell.config
+    folder.write_status("training")
+    return Trainer(
+        model,
+        config.training,
+        bench.sampler(config.seed, desk.device),
+        folder=folder.path,
+        seed=config.seed,
+        device=desk.device,
+        precision=config.precision,
+        on_epoch=Monitor(bench, protocol, folder, desk.device).on_epoch,
+        progress=desk.context.reporter.progress,
+        say=partial(_note, cell, folder, desk),
+    ).train()
+
+
 def _work(
     cell: Cell,
     key: CellKey,
@@ -247,29 +277,11 @@ def _work(
 ) -> dict[str, Any]:
     context, config = desk.context, cell.config
     context.reporter.say(f"{cell.label}: {folder.path}")
-    monitor = Monitor(bench, protocol, folder, desk.device)
-
-    def note(text: str) -> None:
-        folder.log(text)
-        context.reporter.say(f"{cell.label}: {text}")
-
-    folder.write_status("training")
-    summary = Trainer(
-        model,
-        config.training,
-        bench.sampler(config.seed, desk.device),
-        folder=folder.path,
-        seed=config.seed,
-        device=desk.device,
-        precision=config.precision,
-        on_epoch=monitor.on_epoch,
-        progress=context.reporter.progress,
-        say=note,
-    ).train()
+    summary = _train(cell, folder, bench, protocol, desk, model)
     model.eval()
     health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).look(model)
     if health.warning is not None:
-        note(f"warning: {health.warning}")
+        _note(cell, folder, desk, f"warning: {health.warning}")
     folder.write_status("judging", note=health.warning)
     judging = time.monotonic()
     judge = protocol.obtain_judge(context.runs_dir, context.reporter)
