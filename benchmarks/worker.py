@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 from benchmarks import machine
 from benchmarks.forms import FORMS, NAIVE, Step, Task
+from vdsm_bench.training import recording
 
-#: steps of the program before the first that counts, and of plain loops; the first is watched
-WARM_UP, WARM_UP_NAIVE = 3, 1
+#: steps of the program before the first that counts (the last of them is recorded as a CUDA
+#: graph), and of plain loops; the first is watched
+WARM_UP, WARM_UP_NAIVE = recording.WARM_UP + 1, 1
 #: steps that are timed together on a GPU, where the program's do not wait for each other
 BLOCK = 20
 

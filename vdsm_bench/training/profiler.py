@@ -14,10 +14,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from vdsm_bench.contracts import Stage
 from vdsm_bench.files import write_bytes
+from vdsm_bench.training.recording import WARM_UP
 from vdsm_bench.training.trainer import Trainer
 
-#: steps before the profiler looks, and while it does
-_WARM_UP, _STEPS = 3, 3
+#: steps before the profiler looks, a recorded one among them, and while it does
+_WARM_UP, _STEPS = WARM_UP + 1, 3
 _STEP = "step"
 #: group -> names of operations and of kernels; the first that fits counts
 _GROUPS = {
