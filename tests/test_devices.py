@@ -1,9 +1,12 @@
 """What the program sets for itself, and what it says of the machine."""
 
+import os
+
 import pytest
 import torch
 
-from vdsm_bench.devices import has_bf16, prepare_process
+from vdsm_bench import devices
+from vdsm_bench.devices import free_cores, has_bf16, matmul_rate, prepare_process
 
 
 @pytest.fixture
@@ -41,3 +44,56 @@ def test_which_chips_have_bfloat16(capabilities, there, answer):
     capabilities(**there)
     assert has_bf16("cpu") is answer
     assert has_bf16("mps") is False
+
+
+WAITING = """
+import os, sys
+from vdsm_bench import devices
+devices.free_cores = lambda: float(sys.argv[1])
+if sys.argv[2] == "late":
+    sys.modules["torch"] = sys
+devices.prepare_environment()
+print(os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("free", "environment", "answer"),
+    [
+        ("1.1", {"OMP_NUM_THREADS": "2"}, "PASSIVE"),
+        ("1.9", {"OMP_NUM_THREADS": "2"}, "None"),
+        ("0.1", {"OMP_NUM_THREADS": "1"}, "None"),
+        ("0.1", {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        ("0.1", {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "9"}, "None"),
+    ],
+)
+def test_threads_sleep_while_they_wait_only_where_the_machine_is_busy(
+    run_python, free, environment, answer
+):
+    assert run_python(WAITING, free, "early", **environment).stdout.strip() == answer
+
+
+def test_what_torch_has_read_already_is_not_set(run_python):
+    assert run_python(WAITING, "0.1", "late", OMP_NUM_THREADS="2").stdout.strip() == "None"
+
+
+def test_free_cores_are_those_that_idle_and_ones_own(monkeypatch):
+    ticks = iter([1000, 1000 + 3 * os.sysconf("SC_CLK_TCK")])
+    monkeypatch.setattr(devices, "_idle_ticks", lambda: next(ticks))
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr(devices.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(devices.time, "process_time", lambda: 0.5)
+    assert free_cores() == pytest.approx(1.5)
+
+
+def test_where_nobody_says_how_busy_the_machine_is_nothing_is_guessed(monkeypatch):
+    def refuse():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(devices, "_idle_ticks", refuse)
+    assert free_cores() is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rates_of_matrix_products_are_rates(dtype):
+    assert 0 < matmul_rate(dtype, size=64, rounds=1) < 1e6

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdsm_bench.errors import UsageError
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
 
 #: glibc's mallopt parameters
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+#: how the threads of a step wait for each other; whoever sets one of these knows better
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+#: seconds over which a machine is watched, and how many cores short of the threads count as busy
+_WATCHED, _SHORT = 0.2, 0.3
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -64,6 +71,58 @@ def has_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities() if device == "cpu" else {}
     return any(there for name, there in found.items() if name.endswith("bf16"))
+
+
+def prepare_environment() -> None:
+    """Sets what torch reads from the environment once, when it is loaded; changes no number.
+
+    Where other processes leave fewer cores free than there are threads, threads wait for each
+    other asleep. By default they spin, and then two threads wait for a third process's turn to
+    end at each of a step's thousand barriers. On an idle machine waking them would cost more.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in _WAITING):
+        return
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    wanted = int(threads) if threads.isdecimal() else os.cpu_count() or 1
+    if wanted > 1 and (free := free_cores()) is not None and free < wanted - _SHORT:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def free_cores() -> float | None:
+    """Returns the cores that are idle or this process's own just now; None where nobody says."""
+    try:
+        before = _idle_ticks()
+        started, own = time.monotonic(), time.process_time()
+        time.sleep(_WATCHED)
+        idle = (_idle_ticks() - before) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    return (idle + time.process_time() - own) / (time.monotonic() - started)
+
+
+def _idle_ticks() -> int:
+    """Returns how long all cores have been idle or waited for a disk (Linux)."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=6)
+    return int(fields[4]) + int(fields[5])
+
+
+def matmul_rate(dtype: str, *, size: int = 1024, rounds: int = 5) -> float:
+    """Returns the best rate of square matrix products on the processor, in GFLOP/s.
+
+    Args:
+        dtype: ``float32`` or ``bfloat16``.
+        size: rows and columns.
+        rounds: how many products are timed, after one that is not.
+    """
+    import torch
+
+    factor = torch.ones(size, size, dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        factor @ factor
+        best = min(best, time.perf_counter() - started)
+    return 2e-9 * size**3 / best
 
 
 def prepare_process() -> None:

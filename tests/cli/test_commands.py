@@ -4,6 +4,7 @@ import json
 import runpy
 
 import pytest
+import torch
 from PIL import Image
 
 from vdsm_bench.cli.main import run_cli
@@ -233,6 +234,8 @@ def test_doctor_says_what_is_there(capsys):
     found = json.loads(call(capsys, "doctor", "--json").out)
     assert found["timm imports"] == "yes"
     assert found["torch"][0].isdigit()
+    assert found["threads"] == str(torch.get_num_threads())
+    assert "GFLOP/s in 32" in found["matrix products"]
 
 
 def test_show_explains_a_toy(capsys):

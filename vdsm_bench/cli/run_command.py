@@ -10,6 +10,7 @@ import click
 
 from vdsm_bench.cli.cell_options import Asked, cell_options
 from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
+from vdsm_bench.devices import prepare_environment
 
 if TYPE_CHECKING:
     from vdsm_bench.runs.cell import Cell
@@ -62,6 +63,7 @@ def command(
         short = asked.suite is not None
         _show_plan(cells, session.runs_dir, precision, fresh, as_json, short=short)
         return 0
+    prepare_environment()
     if profile:  # torch's profiler talks unless it is told not to before torch is loaded
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from vdsm_bench.cli.progress import reporter

@@ -30,6 +30,7 @@ def describe_environment(device: str) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "threads_wait": os.environ.get("OMP_WAIT_POLICY"),
         "device": device,
         "device_name": torch.cuda.get_device_name() if device == "cuda" else None,
     }
