@@ -1,36 +1,47 @@
-"""How long the evaluation of 1,000 transfers takes, and the share of it that the judge takes.
+"""How long it takes to score a cell, and what is done once per judge: gates and controls.
 
 ``python -m benchmarks.evaluation`` draws mug-synthetic if need be, builds VDSM in the size of
-preset ``small`` with fresh weights (time does not depend on them) and a judge of the preset's
-size, and runs every evaluator that scores by default. ``processor_seconds`` is what the work costs
-on all threads together; where it is far below ``seconds`` times threads, the machine was busy
-with other things.
+preset ``small`` with fresh weights (time does not depend on them), trains a judge of the preset's
+size for one epoch (``benchmarks.judge`` trains it to its end) and does what a run does after
+training: the last look, every evaluator that scores by default, pictures. ``processor_seconds`` is
+what the work costs on all threads together; where it is far below ``seconds`` times threads, the
+machine was busy with other things.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.history import describe, record, table
-from vdsm_bench.config import JudgeSettings
-from vdsm_bench.contracts import Evaluator
 from vdsm_bench.devices import prepare_process
 from vdsm_bench.evaluators.judge import NeuralJudge, Verdict
-from vdsm_bench.evaluators.judge_training import train_judge
 from vdsm_bench.evaluators.outputs import SubjectOutputs
 from vdsm_bench.evaluators.suite import evaluate
 from vdsm_bench.registry import registry
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import plan_cells
+from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
+from vdsm_bench.runs.folder import CellFolder
+from vdsm_bench.runs.media import write_media
 from vdsm_bench.runs.models import build_model
+from vdsm_bench.runs.monitor import AT_THE_END, Monitor
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Silent
+
+#: one epoch, and no floor that such a judge could miss
+_ONE_EPOCH = {"epochs": 1, "floor": 0.0, "cells_floor": 0.0, "corruptions_floor": 0.0}
+#: parts that are done once per judge, or after every epoch: not the scoring of a cell
+_ASIDE = ("(judge: one epoch)", "(judge: gates)", "(controls)", "(a look after an epoch)")
 
 
 class TimedJudge(NeuralJudge):
@@ -48,51 +59,77 @@ class TimedJudge(NeuralJudge):
         return found
 
 
+class Clock(Silent):
+    """Seconds and processor seconds of every part, by its name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.work: dict[str, float] = {}
+        self.trained = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times what is done inside."""
+        started, worked = time.perf_counter(), time.process_time()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+        self.work[name] = time.process_time() - worked
+
+    def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
+        """Notes when the judge's epoch was over."""
+        self.trained = time.process_time()
+
+
 def measure(dataset: str, device: str, pairs: int) -> dict[str, Any]:
     """Scores a model of preset ``small`` once and returns the seconds it took."""
-    catalogue = registry()
-    layers = [{"evaluation": {"pairs": pairs}}]
+    catalogue, clock = registry(), Clock()
+    layers = [{"evaluation": {"pairs": pairs}, "judge": _ONE_EPOCH}]
     (cell,) = plan_cells(
         catalogue, models=["vdsm"], datasets=[dataset], seeds=[0], preset="small", layers=layers
     )
-    config = cell.config
-    bench = Bench.of(open_store(catalogue, dataset, None, Silent()), config.data)
-    protocol = ScoringProtocol(catalogue, bench, config, device)
+    bench = Bench.of(open_store(catalogue, dataset, None, Silent()), cell.config.data)
+    protocol = ScoringProtocol(catalogue, bench, cell.config, device)
     model = build_model(catalogue, bench, cell).to(device).eval()
-    settings = JudgeSettings(epochs=1, width=config.judge.width)
-    judge = TimedJudge(
-        train_judge(
-            bench.validation,
-            bench.test,
-            factors=bench.store.factors,
-            settings=settings,
-            device=device,
-        ).judge
-    )
     request = protocol.request
-    outputs = SubjectOutputs(model, request)
-    by_evaluator: dict[str, float] = {}
-    started, worked = time.perf_counter(), time.process_time()
-    outputs.codes("test")
-    outputs.codes("train")
-    by_evaluator["(encoding test and training clips)"] = time.process_time() - worked
-    evaluators: dict[str, Evaluator] = protocol.evaluators
-    for name, evaluator in evaluators.items():
-        begun = time.process_time()
-        evaluate(outputs, judge, request, {name: evaluator})
-        by_evaluator[name] = time.process_time() - begun
-    total, work = time.perf_counter() - started, time.process_time() - worked
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        started = time.process_time()
+        gated = protocol.obtain_judge(folder, clock)
+        clock.work["(judge: one epoch)"] = clock.trained - started
+        clock.work["(judge: gates)"] = time.process_time() - clock.trained
+        (member,) = gated.judge.members
+        judge = TimedJudge(member)
+        with clock.part("(controls)"):
+            obtain_controls(protocol, replace(gated, judge=judge), Silent())
+        monitor = Monitor(bench, protocol, CellFolder(folder), device)
+        monitor.look(model)  # reads the clips
+        with clock.part("(a look after an epoch)"):
+            monitor.look(model)
+        judge.seconds = 0.0
+        with clock.part("(the last look)"):
+            Monitor(bench, protocol, CellFolder(folder), device, AT_THE_END).look(model)
+        outputs = SubjectOutputs(model, request)
+        with clock.part("(encoding test and training clips)"):
+            outputs.codes("test")
+            outputs.codes("train")
+        for key, evaluator in protocol.evaluators.items():
+            with clock.part(key):
+                evaluate(outputs, judge, request, {key: evaluator})
+        with clock.part("(pictures)"):
+            write_media(folder, model, bench, device=device)
+    work = sum(value for key, value in clock.work.items() if key not in _ASIDE)
+    seconds = sum(value for key, value in clock.seconds.items() if key not in _ASIDE)
     return {
         "dataset": dataset,
         "transfers": len(request.pairs),
         "test_clips": len(request.test),
         "training_clips_for_probes": len(request.train) if request.train else 0,
         "clip": [bench.shape.frames, bench.shape.channels, bench.shape.height, bench.shape.width],
-        "seconds": round(total, 2),
+        "seconds": round(seconds, 2),
         "processor_seconds": round(work, 2),
         "judge_share": round(judge.seconds / work, 3),
         "processor_seconds_by_evaluator": {
-            name: round(value, 2) for name, value in by_evaluator.items()
+            key: round(value, 2) for key, value in clock.work.items()
         },
     }
 
@@ -115,7 +152,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     )  # fmt: skip
     return "\n".join([
         "# Evaluation at preset small", "", f"`{newest['command']}`", "", describe(newest), "",
-        table(("evaluator", "processor, s"), [(k, f"{v:.2f}") for k, v in work.items()]), "",
+        table(("part", "processor, s"), [(k, f"{v:.2f}") for k, v in work.items()]), "",
         "## Every run", "", table(head, rows),
     ])  # fmt: skip
 
