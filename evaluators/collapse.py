@@ -1,16 +1,21 @@
-"""Whether the identity code still says anything: how experts are mixed, and what a swap changes."""
+"""Whether the identity code says anything: what it holds, how it mixes, what a swap changes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from vdsm_bench.contracts import Floats
 from vdsm_bench.errors import ContractError, DataError
+from vdsm_bench.seeding import generator
 
 #: a swap of identity codes that raises the error by no more than this share changes nothing
 COLLAPSE_GAP = 0.02
+#: an identity code with fewer nats than this about which clip it is of holds nothing
+LEAST_INFORMATION = 0.1
 #: standard errors by which the gap must lie above nothing
 _MARGIN = 2.0
 
@@ -45,6 +50,59 @@ def mixing_figures(weights: Floats) -> dict[str, float]:
         "weight_entropy": own,
         "weight_information": max(0.0, float(_entropy(w.mean(0))) - own),
     }
+
+
+def code_information(mean: Floats, scale: Floats, *, draws: int = 8, seed: int = 0) -> float:
+    """Estimates the mutual information of clip and code, in nats, from normal posteriors.
+
+    I(n; s) = mean over n of KL(q(s | x_n) || mean over m of q(s | x_m)), by drawing from each
+    posterior. It is 0 where all posteriors are the same and ln N where none touch; what N clips
+    can show is at most ln N.
+
+    Args:
+        mean: of the posteriors ``[N, K]``.
+        scale: their standard deviations ``[N, K]``.
+        draws: codes drawn per clip.
+        seed: of the draws.
+
+    Raises:
+        ContractError: no rows, shapes that do not fit, NaN, scales that are not positive.
+    """
+    m, s = np.asarray(mean, dtype=np.float64), np.asarray(scale, dtype=np.float64)
+    if m.ndim != 2 or m.shape != s.shape or 0 in m.shape:
+        raise ContractError(f"Posteriors must be [N, K] twice, got {m.shape} and {s.shape}.")
+    if not (np.isfinite(m).all() and np.isfinite(s).all() and s.min() > 0):
+        raise ContractError("Posteriors must be finite, with positive scales.")
+    count = len(m)
+    noise = generator(seed, "information", *m.shape).standard_normal((draws, *m.shape))
+    precision = 1 / s**2
+    total = 0.0
+    for code in m + s * noise:
+        # ln q(code_n | x_m) up to a constant that all share, [N, N]
+        distance = code**2 @ precision.T - 2 * code @ (m * precision).T + (m**2 * precision).sum(1)
+        logs = -0.5 * distance - np.log(s).sum(1)
+        top = logs.max(1)
+        mixture = top + np.log(np.exp(logs - top[:, None]).sum(1)) - np.log(count)
+        total += float((np.diagonal(logs) - mixture).mean())
+    return max(0.0, total / draws)
+
+
+def idle_code(figures: Mapping[str, Any]) -> str | None:
+    """Says why a look at a model shows an identity code that is made no use of, or None.
+
+    No label enters. Either the code holds nothing (``identity_information``), or exchanging it
+    changes nothing (``swap_gap`` itself, whatever its standard error). How the experts are mixed
+    decides nothing, see :func:`mixing_figures`.
+
+    Args:
+        figures: of one look, as in train.jsonl; those that are absent are not held against it.
+    """
+    held, gap = figures.get("identity_information"), figures.get("swap_gap")
+    if held is not None and held < LEAST_INFORMATION:
+        return f"it holds {held:.2f} nats about which clip it is of"
+    if gap is not None and gap <= COLLAPSE_GAP:
+        return f"with another clip's the error changes by {gap:+.1%}"
+    return None
 
 
 @dataclass(frozen=True)

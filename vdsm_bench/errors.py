@@ -39,6 +39,10 @@ class DivergedError(CellError):
     """A loss became NaN or infinite; the batch is saved beside the log (exit 1)."""
 
 
+class CollapsedError(CellError):
+    """Training was stopped because the identity code is made no use of (exit 1)."""
+
+
 class UsageError(VdsmBenchError):
     """A name, key or value that cannot be right (exit 2)."""
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from vdsm_bench.errors import ContractError, DataError
-from vdsm_bench.evaluators.collapse import mixing_figures, swap_gap
+from vdsm_bench.evaluators.collapse import (
+    code_information,
+    idle_code,
+    mixing_figures,
+    swap_gap,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +70,52 @@ def test_a_swap_that_changes_nothing_or_nothing_surely_is_a_collapse():
 def test_errors_that_cannot_be_compared_are_refused(own, swapped):
     with pytest.raises(DataError, match="errors"):
         swap_gap(np.array(own), np.array(swapped))
+
+
+def test_posteriors_that_are_the_same_tell_nothing_and_those_apart_tell_which_clip_it_is():
+    one = np.full((40, 3), 0.7), np.full((40, 3), 0.2)
+    assert code_information(*one) == pytest.approx(0.0, abs=1e-9)
+    apart = np.arange(40.0)[:, None] * 100, np.ones((40, 1))
+    assert code_information(*apart) == pytest.approx(math.log(40), abs=1e-9)
+    pairs = np.repeat(apart[0], 2, axis=0), np.ones((80, 1))
+    assert code_information(*pairs) == pytest.approx(math.log(40), abs=1e-9)
+
+
+def test_information_is_the_integral_it_stands_for():
+    """Two posteriors on a line, integrated numerically."""
+    means, scales = np.array([[-0.4], [0.9]]), np.array([[0.5], [1.3]])
+    x = np.linspace(-12, 12, 200_001)
+    density = np.exp(-0.5 * ((x - means) / scales) ** 2) / (scales * math.sqrt(2 * math.pi))
+    kl = (density * np.log(density / density.mean(0))).sum(1) * (x[1] - x[0])
+    assert code_information(means, scales, draws=8_000) == pytest.approx(kl.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale"),
+    [
+        (np.zeros((3, 2)), np.zeros((3, 2))),
+        (np.zeros((3, 2)), np.ones((3, 1))),
+        (np.full((3, 2), np.nan), np.ones((3, 2))),
+        (np.zeros((0, 2)), np.ones((0, 2))),
+    ],
+)
+def test_what_is_no_posterior_is_refused(mean, scale):
+    with pytest.raises(ContractError, match="Posteriors"):
+        code_information(mean, scale)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"identity_information": 0.02, "swap_gap": 0.3}, "holds 0.02 nats"),
+        ({"identity_information": 3.0, "swap_gap": 0.01}, "error changes by +1.0%"),
+        ({"swap_gap": -0.4}, "error changes by -40.0%"),
+        ({"identity_information": 3.0, "swap_gap": 0.03}, None),
+        ({"swap_gap": 0.03, "collapsed": True}, None),  # 3 % give or take much is no ground
+        ({"identity_information": 3.0}, None),
+        ({}, None),
+    ],
+)
+def test_a_code_is_idle_where_it_holds_nothing_or_changes_nothing(figures, said):
+    reason = idle_code(figures)
+    assert reason is None if said is None else said in reason

@@ -35,7 +35,7 @@ def bench(table, data_dir, shared_runs):
 
     def call(
         *models, seeds=(0,), layer=None, runs_dir=shared_runs, fresh=False, wait=True,
-        precision="32", profile=False,
+        precision="32", profile=False, stop_on_collapse=False,
     ):  # fmt: skip
         listener = Listener()
         cells = plan_cells(
@@ -56,6 +56,7 @@ def bench(table, data_dir, shared_runs):
             reporter=listener,
             precision=precision,
             profile=profile,
+            stop_on_collapse=stop_on_collapse,
         )
         return run_cells(cells, context), listener
 

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
+@click.option(
+    "--stop-on-collapse", is_flag=True, help="Stop a cell whose identity code has collapsed."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
 @json_option
 @pass_session
@@ -51,6 +54,7 @@ def command(
     profile: bool,
     fresh: bool,
     no_wait: bool,
+    stop_on_collapse: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -80,6 +84,7 @@ def command(
             fresh=fresh,
             wait=not no_wait,
             reporter=listener,
+            stop_on_collapse=stop_on_collapse,
         )
         outcomes = run_cells(cells, context)
     if as_json:

@@ -115,12 +115,15 @@ class VideoModel(nn.Module, ABC):
         capabilities: what it can do; a score that needs more is left empty with the reason.
         supervision: what it is told beside pixels (``none``, ``action labels`` ...); identity
             pairs are added by the harness where a stage asks for them.
+        settles: share of the first stage by whose end the identity code has to be in use; before
+            it nobody is alarmed.
         default_stages: training settings per stage (see ``config.StageSettings``), for models
             that come from another package; built-in ones keep theirs in registry.yaml.
     """
 
     capabilities: frozenset[Capability] = frozenset({"encode", "generate", "sample"})
     supervision: str = "none"
+    settles: float = 0.5
     default_stages: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @abstractmethod
@@ -161,6 +164,14 @@ class VideoModel(nn.Module, ABC):
         """Returns clips with the identity of the first and the motion of the second."""
         who, what = self.encode(identity_of), self.encode(motion_of)
         return self.generate(Codes(who.identity, what.motion), motion_of.shape[1])
+
+    def posteriors(self, clip: Tensor) -> tuple[Codes, Codes] | None:
+        """Returns mean and standard deviation of the codes' normal posteriors, if they have such.
+
+        The means are what :meth:`encode` returns. What each code holds of a clip is shown while
+        the model trains.
+        """
+        return None
 
     def mixing_weights(self, identity: Tensor) -> Tensor | None:
         """Returns how identity codes mix the model's experts, ``[B, K]``, if it has any.

@@ -14,9 +14,16 @@ from typing import Any
 from vdsm_bench.config import PRECISIONS, CellConfig
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import choose_device, prepare_process
-from vdsm_bench.errors import DataError, DivergedError, VdsmBenchError, disk_error
+from vdsm_bench.errors import (
+    CollapsedError,
+    DataError,
+    DivergedError,
+    VdsmBenchError,
+    disk_error,
+)
 from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
+from vdsm_bench.runs.alarm import CollapseAlarm
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes, comparable
 from vdsm_bench.runs.controls import obtain_controls
@@ -35,6 +42,8 @@ from vdsm_bench.runs.scores import add_scores, lacking
 from vdsm_bench.training.trainer import Trainer, TrainingSummary
 
 SCHEMA = 1
+#: what a cell is called that an error stopped, where it is not "failed"
+_STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class RunContext:
         reporter: told what happens.
         precision: ``auto``, ``32`` or ``bf16``.
         profile: also find out where a step goes.
+        stop_on_collapse: stop training a cell whose identity code has collapsed.
     """
 
     table: Registry
@@ -62,6 +72,7 @@ class RunContext:
     reporter: Reporter
     precision: str = "auto"
     profile: bool = False
+    stop_on_collapse: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             return _done(cell, place, metrics, reused_row=False)
     except (VdsmBenchError, OSError) as problem:
         error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
-        state = "diverged" if isinstance(error, DivergedError) else "failed"
+        state = _STATES.get(type(error), "failed")
         return _failed(cell, folder, state, str(error), error.exit_code, error.message)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
@@ -251,6 +262,7 @@ def _train(
     model: VideoModel,
 ) -> TrainingSummary:
     config = cell.config
+    alarm = CollapseAlarm(desk.context.table, model, config.training)
     folder.write_status("training")
     return Trainer(
         model,
@@ -261,6 +273,7 @@ def _train(
         device=desk.device,
         precision=config.precision,
         on_epoch=Monitor(bench, protocol, folder, desk.device).on_epoch,
+        alarm=alarm if desk.context.stop_on_collapse else None,
         progress=desk.context.reporter.progress,
         say=partial(_note, cell, folder, desk),
     ).train()

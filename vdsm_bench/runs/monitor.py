@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -92,15 +93,16 @@ class Monitor:
     def look(self, model: VideoModel) -> Health:
         """Looks at a model in evaluation mode.
 
-        Figures: how experts are mixed where there are any, what swapping identity codes costs
+        Figures: how experts are mixed where there are any, how many nats each code holds of which
+        clip it is (``identity_information`` ...), what swapping identity codes costs
         (``swap_gap``), probes of every factor from every code beside chance (``probes``), and
         their means over static and dynamic factors (``action_from_identity`` and
         ``identity_from_motion`` are the leaks).
         """
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
-        codes = self._codes(model)
-        figures: dict[str, Any] = self._mixing(model, codes)
+        codes, scales = self._codes(model)
+        figures: dict[str, Any] = {**self._mixing(model, codes), **self._held(codes, scales)}
         swap = self._swap(model, codes)
         if swap is not None:
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
@@ -115,15 +117,36 @@ class Monitor:
         warning = f"the identity code {claim}: {'; '.join(grounds)}" if grounds else None
         return Health(figures, collapsed, warning)
 
-    def _codes(self, model: VideoModel) -> Codes:
-        few = torch.split(self._clips, _TOGETHER)
-        parts = [model.encode(clips.to(self._device)) for clips in few]
-        poses = [part.pose for part in parts if part.pose is not None]
-        return Codes(
-            torch.cat([part.identity for part in parts]),
-            torch.cat([part.motion for part in parts]),
-            torch.cat(poses) if len(poses) == len(parts) else None,
-        )
+    def _codes(self, model: VideoModel) -> tuple[Codes, Codes | None]:
+        """Returns the codes, and the standard deviations of their posteriors where it has such."""
+        means, scales = [], []
+        for clips in torch.split(self._clips, _TOGETHER):
+            part = clips.to(self._device)
+            found = model.posteriors(part)
+            means.append(model.encode(part) if found is None else found[0])
+            scales += [] if found is None else [found[1]]
+        return _joined(means), _joined(scales) if scales else None
+
+    def _held(self, means: Codes, scales: Codes | None) -> dict[str, float]:
+        """Returns how much each code tells of which clip it is of, in nats, without a label.
+
+        The pose is that of one frame per clip, first to last in turn.
+        """
+        if scales is None:
+            return {}
+        found = {}
+        for name in ("identity", "motion", "pose"):
+            mean, scale = getattr(means, name), getattr(scales, name)
+            if mean is None:
+                continue
+            if name == "pose":
+                clip = torch.arange(len(mean))
+                mean, scale = (each[clip, clip % each.shape[1]] for each in (mean, scale))
+            nats = tool(self._protocol.table, "code_information")(
+                mean.double().cpu().numpy(), scale.double().cpu().numpy()
+            )
+            found[f"{name}_information"] = round(nats, 4)
+        return found
 
     def _mixing(self, model: VideoModel, codes: Codes) -> dict[str, Any]:
         weights = model.mixing_weights(codes.identity)
@@ -190,4 +213,13 @@ def _said(swap: Any) -> str:
     return (
         "clips are regenerated with another clip's as well as with their own "
         f"(error {swap.gap:+.1%}, standard error {swap.error:.1%})"
+    )
+
+
+def _joined(parts: Sequence[Codes]) -> Codes:
+    poses = [part.pose for part in parts if part.pose is not None]
+    return Codes(
+        torch.cat([part.identity for part in parts]),
+        torch.cat([part.motion for part in parts]),
+        torch.cat(poses) if len(poses) == len(parts) else None,
     )

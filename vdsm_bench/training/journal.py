@@ -34,6 +34,14 @@ class Journal:
             kept.append(line)
         write_text(self._path, "".join(line + "\n" for line in kept))
 
+    def epoch_figures(self, stage: str) -> list[Mapping[str, Any]]:
+        """Returns the figures of a stage's epochs so far, in their order."""
+        if not self._path.exists():
+            return []
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        entries = [json.loads(line) for line in lines if '"epoch_figures"' in line]
+        return [entry["epoch_figures"] for entry in entries if entry["stage"] == stage]
+
     def write(self, stage: str, epoch: int, step: int, figures: Mapping[str, Any]) -> None:
         """Appends one line."""
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vdsm_bench.config import Precision, StageSettings
 from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel
 from vdsm_bench.devices import launch_fabric
-from vdsm_bench.errors import DivergedError, UsageError
+from vdsm_bench.errors import DivergedError, UsageError, VdsmBenchError
 from vdsm_bench.files import write_bytes
 from vdsm_bench.seeding import derive_seed
 from vdsm_bench.training.checkpoint import (
@@ -42,6 +42,7 @@ CHECKPOINT_REST = 20.0
 LAST, WEIGHTS = "last.safetensors", "model.safetensors"
 
 EpochHook = Callable[[str, int, VideoModel], Mapping[str, Any]]
+Alarm = Callable[[str, Sequence[Mapping[str, Any]]], VdsmBenchError | None]
 
 
 class Sampler(Protocol):
@@ -125,7 +126,9 @@ class Trainer:
         device: ``cpu``, ``cuda`` or ``mps``.
         precision: what losses are computed in; evaluation mode is float32 always.
         on_epoch: called after every epoch with stage, epoch and the model in evaluation
-            mode; its figures are logged and shown, and decide nothing.
+            mode; its figures are logged and shown.
+        alarm: called after every epoch with the stage and the figures of its epochs so far; an
+            error that it returns stops training, which can be resumed without it.
         progress: called with task, steps done, steps in all, and the figures to show.
         say: called with what is worth a line.
     """
@@ -141,6 +144,7 @@ class Trainer:
         device: str = "cpu",
         precision: Precision = "32",
         on_epoch: EpochHook | None = None,
+        alarm: Alarm | None = None,
         progress: Callable[[str, int, int, str], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -153,6 +157,7 @@ class Trainer:
             )
         self.settings, self.sampler, self.folder, self.seed = settings, sampler, folder, seed
         self._on_epoch, self._progress, self._say = on_epoch, progress, say
+        self._alarm = alarm
         self.fabric = launch_fabric(device)
         #: where the device is the processor itself, looking at a step costs nothing
         self._looks_always = self.fabric.device.type == "cpu"
@@ -169,6 +174,7 @@ class Trainer:
         Raises:
             DivergedError: a loss became NaN or infinite.
             DataError: the checkpoint is damaged.
+            VdsmBenchError: what the alarm returned.
         """
         saved, position = self._resume()
         begun = [stage.name for stage in self.stages].index(position.stage)
@@ -233,6 +239,10 @@ class Trainer:
         started = written = time.monotonic()
         pause = CHECKPOINT_SECONDS
         spent = self._seconds
+        looks = self._journal.epoch_figures(stage.name)
+        alarm = self._heed(stage.name, looks)
+        if alarm is not None:
+            raise alarm
         for step in range(first, n_steps):
             self.take(work, step)
             epoch, inside = divmod(step, settings.batches_per_epoch)
@@ -245,10 +255,11 @@ class Trainer:
             if logs:
                 self._journal.write(stage.name, epoch, step, figures)
             if ends:
-                self._end_epoch(stage.name, epoch, step)
+                looks.append(self._end_epoch(stage.name, epoch, step))
+                alarm = self._heed(stage.name, looks)
             self._seconds = spent + time.monotonic() - started
             self._manners[stage.name] = work.manner
-            if due:
+            if due or alarm is not None:
                 begun = time.monotonic()
                 position = Position(stage.name, step + 1, self._seconds, self._manners)
                 write_checkpoint(self._checkpoints / LAST, self.model, work.optimisers, position)
@@ -257,6 +268,8 @@ class Trainer:
             if self._progress is not None:
                 detail = f"epoch {epoch + 1}/{settings.epochs} {self._detail(figures)}"
                 self._progress(f"train {stage.name}", step + 1, n_steps, detail)
+            if alarm is not None:
+                raise alarm
         self.model.zero_grad(set_to_none=True)
 
     def _batch(self, stage: str, step: int) -> Tensor:
@@ -291,15 +304,19 @@ class Trainer:
             f"--set training.{stage}.gradient_clip=1.0",
         )
 
-    def _end_epoch(self, stage: str, epoch: int, step: int) -> None:
+    def _heed(self, stage: str, looks: Sequence[Mapping[str, Any]]) -> VdsmBenchError | None:
+        return None if self._alarm is None else self._alarm(stage, looks)
+
+    def _end_epoch(self, stage: str, epoch: int, step: int) -> Mapping[str, Any]:
         if self._on_epoch is None:
-            return
+            return {}
         self.model.eval()
         with torch.no_grad():
             self._figures = dict(self._on_epoch(stage, epoch, self.model))
         self._training_mode()
         if self._figures:
             self._journal.write(stage, epoch, step, {"epoch_figures": self._figures})
+        return self._figures
 
     def _detail(self, terms: Mapping[str, float]) -> str:
         shown = {key: value for key, value in terms.items() if key.endswith("loss")}

@@ -139,6 +139,7 @@ class VDSM(VideoModel):
         self.n_frames = clip.frames
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.temperature = temperature
+        self.settles = max(0.5, pose_shut)
         self.plan = AnnealingPlan(
             temperature=temperature,
             identity_kl=identity_kl,
@@ -338,11 +339,15 @@ class VDSM(VideoModel):
 
     def encode(self, clip: Tensor) -> Codes:
         """Returns the posterior means: s ``[B, K_s]``, d ``[B, K_d]`` and z_t ``[B, T, K_z]``."""
+        return self.posteriors(clip)[0]
+
+    def posteriors(self, clip: Tensor) -> tuple[Codes, Codes]:
+        """Returns loc and scale of q(s), of q(d) and of ``pretrain``'s q(z_t | x_t)."""
         features = self._features(clip)
-        pose, _ = self.pose_head(features)
-        identity, _ = self.identity_head(features)
-        motion, _ = self.motion_encoder(pose)
-        return Codes(identity=identity, motion=motion, pose=pose)
+        pose, identity = self.pose_head(features), self.identity_head(features)
+        pairs = zip(identity, self.motion_encoder(pose[0]), pose, strict=True)
+        loc, scale = (Codes(*each) for each in pairs)
+        return loc, scale
 
     def generate(self, codes: Codes, n_frames: int) -> Tensor:
         """Returns the clip of s and d; the LSTM and the combiner are rolled forward on means."""

@@ -1,0 +1,147 @@
+"""``--stop-on-collapse``: on training that really collapses, and on training that does not."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.tiny import CLIP, build
+from vdsm_bench.config import StageSettings
+from vdsm_bench.contracts import Factor, LabelledClips
+from vdsm_bench.errors import CollapsedError
+from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm
+from vdsm_bench.runs.folder import CellFolder, scan_cells
+from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.training.trainer import Trainer
+
+EPOCHS = 8
+SETTINGS = {
+    "pretrain": StageSettings(
+        epochs=EPOCHS, batches_per_epoch=8, batch_size=8, learning_rate=4e-3, warm_up=8
+    ),
+    "sequence": StageSettings(epochs=4, batches_per_epoch=2, batch_size=8),
+}
+#: of s, at the beginning and at the end; the large one drives q(s) to its prior
+KEPT, EMPTIED = [0.02, 0.1], [1e5, 1e5]
+
+
+def clips_of(colours, rng):
+    """A bar that moves over a ground of one of three colours."""
+    clips = torch.full((len(colours), CLIP.frames, 3, 16, 16), 0.1)
+    for clip, colour, start in zip(clips, colours, rng.integers(0, 11, len(colours)), strict=True):
+        clip[:, colour] = 0.8
+        for t in range(CLIP.frames):
+            clip[t, :, :, start + t] = 0.4
+    return clips
+
+
+class Colours:
+    def batch(self, stage, step, batch_size, pairs, frames=None):
+        rng = np.random.default_rng([len(stage), step])
+        return clips_of(rng.integers(3, size=batch_size), rng)
+
+
+def vdsm_of(identity_kl):
+    return build(
+        likelihood="gaussian", pixel_scale=0.3, temperature=[10.0, 10.0], identity_slope=1.0,
+        pose_shut=0.25, pose_scale=0.3, identity_kl=identity_kl,
+        decoder={"start": "shared-base", "name": "mixture-of-experts", "widths": [8, 6]},
+    )  # fmt: skip
+
+
+def trainer_of(table, folder, identity_kl, *, alarm):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(3, size=48)
+    clips, labels = clips_of(colours, rng), {"colour": colours}
+
+    def chosen(rows):
+        return LabelledClips(lambda some: clips[rows][some], {"colour": labels["colour"][rows]})
+
+    bench = SimpleNamespace(
+        clips=chosen,
+        splits=SimpleNamespace(validation=np.arange(48), train=np.arange(0)),
+        store=SimpleNamespace(factors=(Factor("colour", "static", ("r", "g", "b")),)),
+    )
+    monitor = Monitor(bench, SimpleNamespace(table=table), CellFolder(folder), "cpu")
+    folder.mkdir(exist_ok=True)
+    model = vdsm_of(identity_kl)
+    return Trainer(
+        model,
+        SETTINGS,
+        Colours(),
+        folder=folder,
+        seed=0,
+        on_epoch=monitor.on_epoch,
+        alarm=CollapseAlarm(table, model, SETTINGS) if alarm else None,
+    )
+
+
+def figures_of(folder):
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [line["epoch_figures"] for line in lines if "epoch_figures" in line]
+
+
+def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
+    trainer_of(table, tmp_path / "cell", KEPT, alarm=True).train()
+    found = figures_of(tmp_path / "cell")
+    assert len(found) == EPOCHS + 4
+    assert found[EPOCHS - 1]["swap_gap"] > 0.2
+    assert found[EPOCHS - 1]["identity_information"] > 0.5
+    assert {"motion_information", "pose_information"} <= set(found[0])
+
+
+def test_training_that_collapses_is_stopped_and_goes_on_without_the_alarm(table, tmp_path):
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    for _ in range(2):  # typed twice, it stops at once
+        with pytest.raises(CollapsedError, match="nats about which clip .* epoch 7 of stage"):
+            trainer_of(table, stopped, EMPTIED, alarm=True).train()
+        found = figures_of(stopped)
+        assert len(found) == EPOCHS // 2 + LOOKS
+        assert max(figures["identity_information"] for figures in found[-LOOKS:]) < 0.1
+    resumed = trainer_of(table, stopped, EMPTIED, alarm=False)
+    resumed.train()
+    straight = trainer_of(table, whole, EMPTIED, alarm=False)
+    straight.train()
+    for name, value in straight.model.state_dict().items():
+        assert value.equal(resumed.model.state_dict()[name]), name
+    assert (stopped / "train.jsonl").read_text() == (whole / "train.jsonl").read_text()
+
+
+IDLE, USED = {"swap_gap": 0.0}, {"swap_gap": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("stage", "looks", "rings"),
+    [
+        ("pretrain", [IDLE] * 6, False),  # four early ones and two
+        ("pretrain", [IDLE] * 7, True),
+        ("pretrain", [USED] * 4 + [IDLE] * 3, True),
+        ("pretrain", [IDLE] * 6 + [USED], False),
+        ("pretrain", [IDLE] * 6 + [USED, IDLE, IDLE], False),
+        ("sequence", [IDLE] * 2, False),
+        ("sequence", [IDLE] * 3, True),
+        ("sequence", [{}] * 3, False),
+    ],
+)
+def test_three_looks_in_a_row_after_the_beginning_ring(table, stage, looks, rings):
+    alarm = CollapseAlarm(table, vdsm_of(KEPT), SETTINGS)
+    assert isinstance(alarm(stage, looks), CollapsedError) == rings
+
+
+def test_a_shut_pose_is_waited_for(table):
+    late = CollapseAlarm(table, build(pose_shut=0.75), SETTINGS)
+    assert late("pretrain", [IDLE] * 8) is None
+    assert late("pretrain", [IDLE] * 9) is not None
+
+
+def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):
+    layer = {"training": {"fit": {"epochs": 7}}}
+    (outcome,), _ = bench("collapsed", layer=layer, runs_dir=tmp_path, stop_on_collapse=True)
+    assert (outcome.state, outcome.exit_code, outcome.metrics) == ("collapsed", 1, None)
+    assert "without --stop-on-collapse" in outcome.error
+    (record,) = scan_cells(tmp_path)
+    assert (record.state, record.status.note) == ("collapsed", outcome.error.splitlines()[0])
+    (again,), _ = bench("collapsed", layer=layer, runs_dir=tmp_path)
+    assert (again.state, again.reused, again.metrics["collapsed"]) == ("done", False, True)
