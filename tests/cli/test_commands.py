@@ -292,7 +292,11 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
     assert [(row["variant"], row["seeds"]) for row in rows] == [
         ("base", "0 1"), ("base", ""), ("wide", "0 1"), ("wide", ""),
     ]  # fmt: skip
-    table = call(capsys, "leaderboard", *suite).out
+    picture = tmp_path / "curves.png"
+    table = call(capsys, "leaderboard", *suite, "--curves", str(picture)).out
+    with Image.open(picture) as sheet:
+        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
+    assert {(31, 119, 180), (214, 39, 40)} <= colours  # the curves of the cells that there are
     assert "### toy-squares, scored on validation clips" in table
     assert "| toy: wide | 2 |" in table
     assert "Not measured: diverging: base, diverging: wide (seed 0: diverged)." in table
@@ -300,6 +304,6 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
 
 def test_options_that_need_a_suite_say_so(capsys):
     answer = call(capsys, "leaderboard", "--seeds", "0", expect=2)
-    assert "--seeds says which cells of a suite" in answer.err
+    assert "--seeds is about the cells of a suite" in answer.err
     assert "--suite" in call(capsys, *RUN, "--model", "toy", "--only", "x", expect=2).err
     assert "--model is missing" in call(capsys, *RUN, expect=2).err

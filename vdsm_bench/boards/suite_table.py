@@ -75,8 +75,9 @@ def to_markdown(rows: Sequence[Row], summaries: Mapping[str, str]) -> str:
         factors = list(dict.fromkeys(name for row in measured for name in row["factors"]))
         names = ["variant", "seeds", *list(SCORES.values())[:3], *factors, "mean of factors"]
         names += [*list(SCORES.values())[3:], *PROBES.values(), "collapsed", "minutes", "what"]
-        lines = [f"### {dataset}, scored on {part} clips", "", _line(names)]
-        lines.append(_line(["---", *["---:"] * (len(names) - 2), "---"]))
+        lines = [f"### {dataset}, scored on {part} clips"]
+        if measured:
+            lines += ["", _line(names), _line(["---", *["---:"] * (len(names) - 2), "---"])]
         lines += [_line(_cells(row, factors, several, summaries)) for row in measured]
         missing = [
             _name(row, several) + (f" ({row['not_done']})" if row["not_done"] else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from vdsm_bench.cli.cell_options import Asked, cell_options
@@ -13,10 +15,21 @@ from vdsm_bench.cli.context import Session, json_option, note, pass_session, pri
 @click.option("--csv", "as_csv", is_flag=True, help="Print every column as CSV.")
 @click.option("--all", "everything", is_flag=True, help="A wide table, with intervals.")
 @click.option("--reported", is_flag=True, help="Add rows quoted from papers, with their protocol.")
+@click.option(
+    "--curves",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw what each code holds, epoch by epoch, of the suite's cells (PNG).",
+)
 @json_option
 @pass_session
 def command(
-    session: Session, asked: Asked, as_csv: bool, everything: bool, reported: bool, as_json: bool
+    session: Session,
+    asked: Asked,
+    as_csv: bool,
+    everything: bool,
+    reported: bool,
+    curves: Path | None,
+    as_json: bool,
 ) -> None:
     """Show the scores of all cells, with controls and the real-test ceiling.
 
@@ -24,11 +37,14 @@ def command(
     """
     if asked.suite is not None:
         _show_suite(session, asked, as_csv=as_csv, as_json=as_json)
+        if curves is not None:
+            _draw_curves(session, asked, curves)
         return
-    if asked.given:
+    needless = [*asked.given, *(["--curves"] if curves is not None else [])]
+    if needless:
         from vdsm_bench.errors import UsageError
 
-        raise UsageError(f"{asked.given[0]} says which cells of a suite.", hint="--suite NAME")
+        raise UsageError(f"{needless[0]} is about the cells of a suite.", hint="--suite NAME")
     from vdsm_bench.boards.leaderboard import leaderboard, reported_row, to_csv
 
     rows = leaderboard(session.runs_dir)
@@ -71,3 +87,14 @@ def _show_suite(session: Session, asked: Asked, *, as_csv: bool, as_json: bool) 
     else:
         variants = load_suite(table, str(asked.suite)).everything(table)
         click.echo(to_markdown(rows, {name: each.summary for name, each in variants.items()}))
+
+
+def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
+    from vdsm_bench.boards.curves import write_curves
+    from vdsm_bench.runs.cell import KnownCells
+
+    known = KnownCells(session.runs_dir)
+    cells = asked.cells(session, asked.layers())
+    found = {cell.label: known.seeds(cell.config).get(cell.config.seed) for cell in cells}
+    write_curves(path, {label: cell.path for label, cell in found.items() if cell is not None})
+    note(f"curves: {path}")
