@@ -54,7 +54,8 @@ def describe(run: dict[str, Any]) -> str:
     """Returns one line on where and when a run was made."""
     facts = dict(run["machine"])
     words = [facts.pop("processor"), f"{facts.pop('cores')} cores"]
-    words += [" ".join(facts.pop("flags", [])), f"{facts.pop('memory_gb')} GB"]
+    memory = facts.pop("memory_gb", None)
+    words += [" ".join(facts.pop("flags", [])), f"{memory} GB" if memory else ""]
     words += [f"{key.replace('_', ' ')} {value}" for key, value in facts.items()]
     return f"{run['date']}, commit {run['commit']}: {', '.join(word for word in words if word)}."
 

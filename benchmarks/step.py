@@ -16,6 +16,7 @@ the peak is that of a square product in the program's process, in the precision 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -228,6 +229,7 @@ def main() -> None:
     rows = []
     for setting in given.settings.split(","):
         for stage in given.stages.split(","):
+            print(f"{setting} {stage}", file=sys.stderr, flush=True)
             task = Task(setting, stage, given.preset, given.device)
             rows += measure(
                 task, precisions, given.repeats, given.threads, naive=not given.no_naive

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import machine
 from benchmarks.forms import FORMS, NAIVE, Step, Task
+from vdsm_bench.errors import CellError
 from vdsm_bench.training import recording
 
 #: steps of the program before the first that counts (the last of them is recorded as a CUDA
@@ -67,12 +68,13 @@ class Worker:
         self, task: Task, forms: Sequence[str], *, as_program: bool, threads: int | None
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        arguments = (there, task, tuple(forms), as_program, threads)
+        self._here, self._there = context.Pipe()
+        arguments = (self._there, task, tuple(forms), as_program, threads)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
 
     def __enter__(self) -> Worker:
         self._process.start()
+        self._there.close()  # so that the end of the process is the end of what can be read
         return self
 
     def __exit__(
@@ -95,11 +97,16 @@ class Worker:
         return found
 
     def _ask(self, request: tuple[str, str]) -> Any:
-        self._here.send(request)
-        while not self._here.poll(1.0):
-            if not self._process.is_alive():
-                raise RuntimeError(f"the measuring process ended ({self._process.exitcode})")
-        answer = self._here.recv()
+        try:
+            self._here.send(request)
+            answer = self._here.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            raise CellError(
+                f"The measuring process ended by itself ({self._process.exitcode}); -9 means that "
+                "the machine ran out of memory.",
+                hint="one setting and stage at a time: --settings mug --stages pretrain",
+            ) from None
         if isinstance(answer, str):
             raise RuntimeError(f"the measuring process failed:\n{answer}")
         return answer
