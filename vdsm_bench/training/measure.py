@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
 from vdsm_bench.contracts import ClipShape, Progress, VideoModel
@@ -40,9 +41,10 @@ def time_precisions(
 ) -> Timing:
     """Takes the precisions in turn, several times after one round of warm-up.
 
-    Seconds are the processor's, which a busy machine stretches less than the clock's. On CUDA
-    they are those in which the device computes: there a small step waits for the calls that
-    launch it, which a captured step no longer does.
+    Seconds are the processor's, of one thread: a busy machine stretches those least, while
+    threads that spin as they wait for each other would count as work. On CUDA they are those in
+    which the device computes: there a small step waits for the calls that launch it, which a
+    captured step no longer does.
 
     Args:
         model: thrown away afterwards, its buffers and gradients change.
@@ -69,7 +71,8 @@ def time_precisions(
                 raise ArithmeticError
         model.zero_grad(set_to_none=True)
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices), threadpool_limits(1, user_api="openmp"):
         started = time.perf_counter()
         for number in range(_MOST_ROUNDS + 1):
             for precision in PRECISIONS:
