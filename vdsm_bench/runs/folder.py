@@ -13,7 +13,14 @@ from vdsm_bench.errors import DataError
 from vdsm_bench.files import now, read_json, write_json
 
 State = Literal[
-    "planned", "training", "judging", "scoring", "done", "failed", "diverged", "collapsed",
+    "planned",
+    "training",
+    "judging",
+    "scoring",
+    "done",
+    "failed",
+    "diverged",
+    "collapsed",
     "interrupted",
 ]
 STATES: tuple[str, ...] = get_args(State)
