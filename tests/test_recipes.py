@@ -25,6 +25,7 @@ PAPER = {
     "pose_scale": None, "identity_kl": [0.1, 1.0], "identity_from": "clip",
     "identity_slope": 0.01, "identity_frozen": False, "sequence_pose_kl": [0.1, 0.4, 0.4, 1.0],
     "pose_match": [0.0, 0.0], "identity_free_nats": 0.0, "pose_free_nats": 0.0,
+    "pose_sleep": 0.0,
 }  # fmt: skip
 
 
@@ -39,6 +40,7 @@ def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset)
     arguments = {**TABLE.get("models", "vdsm").defaults, **config.model.arguments}
     assert {key: value for key, value in arguments.items() if key not in SIZES} == PAPER
     assert (arguments["encoder"]["start"], arguments["decoder"]["start"]) == ("torch", "torch")
+    assert arguments["decoder"]["shared"] == 0
     first, second = config.training["pretrain"], config.training["sequence"]
     for stage in (first, second):
         assert (stage.gradient_clip, stage.warm_up, stage.cool_down) == (None, 0, 0.0)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from pyro import get_param_store
@@ -173,3 +175,45 @@ def test_the_slope_of_the_identity_loc_lets_it_be_negative():
 def test_the_model_passes_its_slope_on_to_the_identity():
     lowest = [build(identity_slope=s).encode(_clips(8)).identity.min() for s in (0.01, 1.0)]
     assert lowest[1] < 20 * lowest[0] < 0  # a hundredth of it, but for the mean over the frames
+
+
+def _sleep_once(weight, pairs=False, n_frames=CLIP.frames):
+    """Loss and terms of a step of ``pretrain``, gradients, and what the decoder was given."""
+    vdsm = build(pose_sleep=weight, identity_from="partner")
+    given, logits = [], vdsm.decoder.logits
+    vdsm.decoder.logits = lambda pose, w: (given.append((pose, w)), logits(pose, w))[1]
+    torch.manual_seed(2)
+    losses = vdsm.stages()[0].players[0].loss(Batch(_clips(4)[:, :n_frames], pairs), PROGRESS)
+    losses.total.backward()
+    return vdsm, losses, given
+
+
+def test_the_sleep_phase_reads_a_clips_pose_off_another_ones_face():
+    vdsm, losses, [(poses, weights), (pose, other)] = _sleep_once(2.0)
+    torch.testing.assert_close(pose, poses[:, :1])
+    torch.testing.assert_close(other, weights[[3, 0, 1, 2]])
+    with torch.no_grad():
+        loc, scale = vdsm.pose_head(vdsm.encoder(vdsm.decoder(pose, other).flatten(0, 1)))
+        nats = 0.5 * ((pose[:, 0] - loc) / scale) ** 2 + scale.log() + 0.5 * math.log(2 * math.pi)
+    expected = CLIP.frames * nats.sum().item() / 4
+    assert losses.terms["sleep_nll"].item() == pytest.approx(expected, rel=1e-4)
+    _, awake, _ = _sleep_once(0.0)
+    assert "sleep_nll" not in awake.terms
+    assert losses.total.item() - awake.total.item() == pytest.approx(2 * expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_asleep_only_what_reads_the_pose_learns(pairs):
+    asleep, _, _ = _sleep_once(5.0, pairs, n_frames=4)
+    awake, _, _ = _sleep_once(0.0, pairs, n_frames=4)
+    learns = set()
+    for (name, a), b in zip(asleep.named_parameters(), awake.parameters(), strict=True):
+        if a.grad is not None and not torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-6):
+            learns.add(name.partition(".")[0])
+    assert learns == {"encoder", "pose_head"}
+
+
+def test_there_is_no_sleep_while_the_pose_is_shut():
+    vdsm = build(pose_sleep=1.0, pose_shut=0.5)
+    losses = vdsm.stages()[0].players[0].loss(Batch(_clips()), PROGRESS)
+    assert "sleep_nll" not in losses.terms

@@ -68,7 +68,7 @@ def _equals_plain_loops(stage, n_clips, frames, experts, device):
     theirs = naive.gradients(vdsm)
 
     torch.manual_seed(3)
-    scaled, _ = elbo_terms(model, guide, given, ANNEALING)
+    scaled, _, _ = elbo_terms(model, guide, given, ANNEALING)
     ours = total(scaled) / n_clips
     assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
 
@@ -93,7 +93,7 @@ def test_the_sum_of_terms_is_pyros_mean_field_elbo(stage):
     clip = torch.rand(2, CLIP.frames, 3, 16, 16)
     model, guide, given = _pair(vdsm, stage, clip)
     torch.manual_seed(5)
-    scaled, _ = elbo_terms(model, guide, given, ANNEALING)
+    scaled, _, _ = elbo_terms(model, guide, given, ANNEALING)
     torch.manual_seed(5)
     reference = TraceMeanField_ELBO().differentiable_loss(model, guide, given, ANNEALING)
     assert total(scaled).item() == pytest.approx(reference.item(), rel=1e-6)
@@ -103,7 +103,7 @@ def test_weights_scale_their_own_term_alone():
     vdsm = build()
     seen = vdsm.see(torch.rand(2, CLIP.frames, 3, 16, 16))
     torch.manual_seed(1)
-    scaled, plain = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
+    scaled, plain, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
     assert scaled["s"].item() == pytest.approx(0.3 * plain["s"].item(), rel=1e-5)
     assert scaled["d"].item() == pytest.approx(0.2 * plain["d"].item(), rel=1e-5)
     assert scaled["z"].item() == pytest.approx(0.7 * plain["z"].item(), rel=1e-5)
@@ -118,7 +118,7 @@ def test_every_likelihood_prefers_the_clip_itself(likelihood):
     for target in (clip, 1 - clip):
         vdsm.decoder.logits = lambda pose, weights, t=target: torch.logit(t.clamp(0.01, 0.99))
         torch.manual_seed(0)
-        scaled, _ = elbo_terms(vdsm.frame_model, vdsm.frame_guide, clip, ANNEALING)
+        scaled, _, _ = elbo_terms(vdsm.frame_model, vdsm.frame_guide, clip, ANNEALING)
         losses.append(scaled["x"].item())
     assert losses[0] < losses[1]
 
@@ -128,12 +128,12 @@ def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_p
     clip = torch.rand(2, CLIP.frames, 3, 16, 16)
     seen = vdsm.see(clip)
     torch.manual_seed(1)
-    plain, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
+    plain, _, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, ANNEALING)
     torch.manual_seed(1)
     path = poutine.trace(vdsm.clip_guide).get_trace(seen, ANNEALING).nodes
     torch.manual_seed(1)
     matching = replace(ANNEALING, match=0.5)
-    scaled, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, matching)
+    scaled, _, _ = elbo_terms(vdsm.clip_model, vdsm.clip_guide, seen, matching)
 
     loc, scale = vdsm.pose_head(vdsm.encoder(clip.flatten(0, 1)))
     drawn = path["z"]["value"]

@@ -35,6 +35,17 @@ class Annealing:
             raise ContractError("Stage 'sequence' has no shut pose; give it a weight.")
         return self.pose
 
+    def figures(self) -> dict[str, Weight]:
+        """Returns what is on, by its name in ``train.jsonl``."""
+        named = {
+            "temperature": self.temperature,
+            "lambda_s": self.identity,
+            "lambda_z": self.pose,
+            "lambda_d": self.motion,
+            "pose_match": self.match,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class AnnealingPlan:

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 import pyro
-import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -26,7 +25,7 @@ from vdsm_bench.contracts import (
     VideoModel,
 )
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
-from vdsm_bench.models.vdsm.objective import elbo_terms, pixel_density, total
+from vdsm_bench.models.vdsm.objective import elbo_terms, normal, pixel_density, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
     GatedTransition,
@@ -86,6 +85,8 @@ class VDSM(VideoModel):
             half of it).
         identity_free_nats: nats per dimension of s that its KL leaves free.
         pose_free_nats: the same of z_t.
+        pose_sleep: weight, in ``pretrain`` once the pose is open, of reading the pose off frames
+            that the model has drawn itself with a pose of one clip and the identity of another.
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
@@ -101,7 +102,11 @@ class VDSM(VideoModel):
         frozen decoder alone a path that shows the wrong gesture has nowhere to go, as every
         small change of it makes the pixels worse; the distance between poses has no such traps.
         ``identity_free_nats`` and ``pose_free_nats`` keep a code from being emptied for the sake
-        of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`).
+        of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`). ``pose_sleep`` is the
+        sleep phase of wake-sleep (Hinton et al. 1995) for q(z_t | x_t). Nothing in the ELBO asks
+        that a pose mean the same to everyone: each person's clips are regenerated as well in a
+        language of their own, and only transfers show it. An encoder that has to read one pose
+        off many people cannot keep such languages apart.
     """
 
     def __init__(
@@ -133,6 +138,7 @@ class VDSM(VideoModel):
         pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
         identity_free_nats: NonNegativeFloat = 0.0,
         pose_free_nats: NonNegativeFloat = 0.0,
+        pose_sleep: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
@@ -150,6 +156,7 @@ class VDSM(VideoModel):
             pose_match=pose_match,
         )
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
+        self.pose_sleep = pose_sleep
         self.free_nats = {"s": identity_free_nats, "z": pose_free_nats}
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
@@ -225,24 +232,35 @@ class VDSM(VideoModel):
         annealing = self.annealing(stage, progress)
         annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
         with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
-            scaled, plain = elbo_terms(
+            scaled, plain, drawn = elbo_terms(
                 model, guide, seen or batch.clip, annealing, free_nats=self.free_nats
             )
         n = batch.clip.shape[0]
+        if self.pose_sleep and stage == "pretrain" and "z" in drawn:
+            slept = self._sleep(drawn["z"], drawn["s"], annealing)
+            scaled["sleep"], plain["sleep"] = self.pose_sleep * slept, slept.detach()
         terms = {"nll": plain.pop("x") / n}
-        if "pose" in plain:
-            terms["pose_nll"] = plain.pop("pose") / n
+        for name in ("pose", "sleep"):
+            if name in plain:
+                terms[f"{name}_nll"] = plain.pop(name) / n
         terms |= {f"kl_{name}": value / n for name, value in plain.items()}
-        weights = {
-            "temperature": annealing.temperature,
-            "lambda_s": annealing.identity,
-            "lambda_z": annealing.pose,
-            "lambda_d": annealing.motion,
-            "pose_match": annealing.match,
-        }
         zero = batch.clip.new_zeros(())
-        constants = {key: zero + value for key, value in weights.items() if value is not None}
+        constants = {name: zero + value for name, value in annealing.figures().items()}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
+
+    def _sleep(self, pose: Tensor, identity: Tensor, annealing: Annealing) -> Tensor:
+        """-log q(z | x') where x' is drawn with a clip's pose z and the next clip's identity.
+
+        From the first frame of each clip, times the frames; neither z nor x' gets a gradient.
+        """
+        n_frames = pose.shape[1]
+        with torch.no_grad():
+            pose = pose[:, :1]
+            weights = self.mixing_weights(identity, annealing.temperature).roll(1, dims=0)
+            drawn = full(self.decoder(pose, weights))
+        loc, scale = self.pose_head(self._features(drawn))
+        nats: Tensor = -normal(loc, scale, 2).log_prob(pose).sum()
+        return nats * n_frames
 
     # -- the two Pyro pairs ------------------------------------------------------------------
 
@@ -254,7 +272,7 @@ class VDSM(VideoModel):
             z = clip.new_zeros(b, t, self.pose_dim)
             if annealing.pose is not None:
                 with poutine.scale(scale=annealing.pose):
-                    z = pyro.sample("z", _normal(z, 1.0, 2))
+                    z = pyro.sample("z", normal(z, 1.0, 2))
             self._observe(clip, z, self.mixing_weights(s, annealing.temperature))
 
     def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
@@ -273,7 +291,7 @@ class VDSM(VideoModel):
             if annealing.pose is not None:
                 loc, scale = self.pose_head(features)
                 with poutine.scale(scale=annealing.pose):
-                    pyro.sample("z", _normal(loc, scale, 2))
+                    pyro.sample("z", normal(loc, scale, 2))
 
     def see(self, clip: Tensor) -> Seen:
         """Reads off a clip's frames what ``sequence`` takes as given from ``pretrain``."""
@@ -289,13 +307,13 @@ class VDSM(VideoModel):
             s = self._sample_identity_prior(clip, annealing)
             with poutine.scale(scale=annealing.motion):
                 zero = clip.new_zeros(b, self.motion_dim)
-                d = pyro.sample("d", _normal(zero, 1 / self.motion_dim, 1))
+                d = pyro.sample("d", normal(zero, 1 / self.motion_dim, 1))
             with poutine.scale(scale=annealing.open_pose):
                 poses = pyro.sample("z", PriorPath(self.transition, d, t, self.pose_dim))
             weights = self.mixing_weights(s, annealing.temperature)
             if annealing.match is not None:
                 with poutine.scale(scale=annealing.match):
-                    pyro.sample("pose", _normal(poses, seen.pose_scale, 2), obs=seen.pose_loc)
+                    pyro.sample("pose", normal(poses, seen.pose_scale, 2), obs=seen.pose_loc)
             self._observe(clip, poses, weights)
 
     def clip_guide(self, seen: Seen, annealing: Annealing) -> None:
@@ -305,7 +323,7 @@ class VDSM(VideoModel):
             self._sample_identity(seen.features, annealing)
             with poutine.scale(scale=annealing.motion):
                 loc, scale = self.motion_encoder(seen.pose_loc)
-                d = pyro.sample("d", _normal(loc, scale, 1))
+                d = pyro.sample("d", normal(loc, scale, 1))
             messages = self.combiner.messages(self.roll_out(d, t), d)
             with poutine.scale(scale=annealing.open_pose):
                 pyro.sample("z", PosteriorPath(self.first_pose, self.combiner, messages))
@@ -313,13 +331,13 @@ class VDSM(VideoModel):
     def _sample_identity_prior(self, clip: Tensor, annealing: Annealing) -> Tensor:
         zero = clip.new_zeros(clip.shape[0], self.identity_dim)
         with poutine.scale(scale=annealing.identity):
-            s: Tensor = pyro.sample("s", _normal(zero, 1 / self.identity_dim, 1))
+            s: Tensor = pyro.sample("s", normal(zero, 1 / self.identity_dim, 1))
         return s
 
     def _sample_identity(self, features: Tensor, annealing: Annealing) -> None:
         with poutine.scale(scale=annealing.identity):
             loc, scale = self.identity_head(features)
-            pyro.sample("s", _normal(loc, scale, 1))
+            pyro.sample("s", normal(loc, scale, 1))
 
     def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
         logits = full(self.decoder.logits(pose, weights))
@@ -377,10 +395,3 @@ class VDSM(VideoModel):
         path = PriorPath(self.transition, motion, n_frames, self.pose_dim).sample()
         clip: Tensor = self.decoder(path, self.mixing_weights(identity))
         return clip
-
-
-def _normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> Any:
-    if isinstance(scale, float):  # filled there: given a number, torch would wait for the device
-        scale = loc.new_full((), scale)
-    normal: Any = dist.Normal(loc, scale, validate_args=False)
-    return normal.to_event(event_dims)

@@ -17,7 +17,7 @@ def elbo_terms(
     guide: Callable[..., Any],
     *arguments: Any,
     free_nats: Mapping[str, float] | None = None,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Computes -E[log p(x | ...)] and the KL of every latent site from one draw (VDSM, eq. 4).
 
     A site's KL is analytic given the sites drawn before it; that of a path is
@@ -33,7 +33,7 @@ def elbo_terms(
 
     Returns:
         Two mappings from site to a sum over the batch: the terms as they enter the loss
-        (with the sites' scales), and without the scales.
+        (with the sites' scales), and without the scales; and one from latent site to its draw.
     """
     guide_trace = poutine.trace(guide).get_trace(*arguments)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*arguments)
@@ -41,6 +41,7 @@ def elbo_terms(
     sites: Mapping[str, Any] = model_trace.nodes
     scaled: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
+    drawn: dict[str, Tensor] = {}
     for name, site in sites.items():
         if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
             continue
@@ -48,13 +49,14 @@ def elbo_terms(
             term = -site["fn"].log_prob(site["value"]).sum()
         else:
             term = kl_divergence(posteriors[name]["fn"], site["fn"]).sum()
+            drawn[name] = site["value"]
         plain[name] = term.detach()
         free = (free_nats or {}).get(name[0], 0.0)
         if free and not site["is_observed"]:
             pair = posteriors[name]["fn"], site["fn"]
             term = at_least(free, *(_per_dimension(each, site["value"]) for each in pair))
         scaled[name] = term * site["scale"]
-    return scaled, plain
+    return scaled, plain, drawn
 
 
 def at_least(nats: float, posterior: Any, prior: Any) -> Tensor:
@@ -92,3 +94,11 @@ def pixel_density(likelihood: str, logits: Tensor, pixel_scale: float) -> Any:
 def total(terms: dict[str, Tensor]) -> Tensor:
     """Returns the sum of all terms: the loss, before the mean over clips."""
     return torch.stack(list(terms.values())).sum()
+
+
+def normal(loc: Tensor, scale: Tensor | float, event_dims: int) -> Any:
+    """Returns a normal whose last ``event_dims`` dimensions are one event."""
+    if isinstance(scale, float):  # filled there: given a number, torch would wait for the device
+        scale = loc.new_full((), scale)
+    density: Any = dist.Normal(loc, scale, validate_args=False)
+    return density.to_event(event_dims)
