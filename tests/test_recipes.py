@@ -40,7 +40,6 @@ def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset)
     arguments = {**TABLE.get("models", "vdsm").defaults, **config.model.arguments}
     assert {key: value for key, value in arguments.items() if key not in SIZES} == PAPER
     assert (arguments["encoder"]["start"], arguments["decoder"]["start"]) == ("torch", "torch")
-    assert arguments["decoder"]["shared"] == 0
     first, second = config.training["pretrain"], config.training["sequence"]
     for stage in (first, second):
         assert (stage.gradient_clip, stage.warm_up, stage.cool_down) == (None, 0, 0.0)

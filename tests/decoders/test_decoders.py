@@ -22,23 +22,17 @@ def _plain(inputs, weights, biases):
 
 
 @pytest.mark.parametrize(
-    ("n", "t", "k", "size", "widths", "shared"),
+    ("n", "t", "k", "size", "widths"),
     [
-        (3, 4, 5, 64, (6, 5, 4, 3), 0),
-        (1, 1, 1, 32, (4, 3, 2), 0),
-        (2, 3, 2, 8, (4,), 0),
-        (2, 3, 2, 8, (4,), 1),
-        (3, 2, 4, 32, (4, 3, 2), 2),
+        (3, 4, 5, 64, (6, 5, 4, 3)),
+        (1, 1, 1, 32, (4, 3, 2)),
+        (2, 3, 2, 8, (4,)),
     ],
 )
-def test_blended_weights_equal_blending_by_hand(n, t, k, size, widths, shared):
+def test_blended_weights_equal_blending_by_hand(n, t, k, size, widths):
     torch.manual_seed(0)
     clip = ClipShape(t, 3, size, size)
-    decoder = MixtureOfExpertsDecoder(
-        clip=clip, pose_dim=7, identity_dim=k, widths=widths, shared=shared
-    ).double()
-    copies = [1] * shared + [k] * (len(widths) + 1 - shared)
-    assert [bank.shape[-1] for bank in decoder.weights] == copies
+    decoder = MixtureOfExpertsDecoder(clip=clip, pose_dim=7, identity_dim=k, widths=widths).double()
     pose = torch.randn(n, t, 7, dtype=torch.double)
     w = torch.softmax(torch.randn(n, k, dtype=torch.double), -1)
     for biases in decoder.biases:
@@ -46,10 +40,8 @@ def test_blended_weights_equal_blending_by_hand(n, t, k, size, widths, shared):
     logits = decoder.logits(pose, w)
     assert logits.shape == (n, t, 3, size, size)
     for b in range(n):
-        weights, biases = (
-            [(bank * (w[b] if bank.shape[-1] == k else 1)).sum(-1) for bank in banks]
-            for banks in (decoder.weights, decoder.biases)
-        )
+        weights = [sum(w[b, e] * bank[..., e] for e in range(k)) for bank in decoder.weights]
+        biases = [sum(w[b, e] * bank[..., e] for e in range(k)) for bank in decoder.biases]
         inputs = torch.cat([pose[b], w[b].expand(t, -1)], -1)
         torch.testing.assert_close(logits[b], _plain(inputs, weights, biases))
 
@@ -143,24 +135,6 @@ def test_own_scale_is_the_share_in_which_experts_differ():
     for whole, part in zip(build(1.0).weights, build(0.25).weights, strict=True):
         whole, part = (bank - bank.mean(-1, keepdim=True) for bank in (whole, part))
         torch.testing.assert_close(part, 0.25 * whole)
-
-
-def test_a_shared_layer_starts_like_the_single_decoders_whatever_the_own_parts():
-    torch.manual_seed(0)
-    sizes = {"clip": ClipShape(4, 3, 32, 32), "pose_dim": 16, "identity_dim": 8}
-    sizes["widths"] = (64, 64, 32)
-    blended = MixtureOfExpertsDecoder(start="shared-base", shared=2, **sizes)
-    single = SingleDecoder(**sizes)
-    for ours, theirs in zip(blended.weights[:2], single.weights[:2], strict=True):
-        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.03)
-
-
-def test_a_decoder_without_experts_is_refused():
-    with pytest.raises(UsageError, match="all 4 layers are shared") as refused:
-        MixtureOfExpertsDecoder(
-            clip=ClipShape(4, 3, 32, 32), pose_dim=3, identity_dim=2, widths=(8, 8, 8), shared=4
-        )
-    assert "model.decoder.shared=3" in refused.value.hint
 
 
 def test_wrong_frame_size_says_what_to_give():

@@ -6,13 +6,12 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
 from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales, torch_bound
 from vdsm_bench.decoders.upconvolution import product_type, upconvolve
-from vdsm_bench.errors import UsageError
 
 
 class MixtureOfExpertsDecoder(FrameDecoder):
@@ -40,11 +39,6 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             biases included.
         own_scale: of every expert's own part, as a share of what ``start`` says; with
             ``shared-base`` the smaller it is, the longer a pose means the same to everyone.
-        shared: how many of the first layers have one weight for all, which is not blended; w
-            reaches the first layer beside the pose all the same.
-
-    Raises:
-        UsageError: no layer is left to the experts.
     """
 
     def __init__(
@@ -56,7 +50,6 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         widths: tuple[int, ...] | None = None,
         start: Literal["own-scale", "kept-scale", "shared-base", "torch"] = "kept-scale",
         own_scale: PositiveFloat = 1.0,
-        shared: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         self.pose_dim = pose_dim
@@ -66,44 +59,34 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             widths=widths,
             owner="decoders/mixture-of-experts",
         )
-        if shared >= len(shapes):
-            raise UsageError(
-                f"decoders/mixture-of-experts: all {len(shapes)} layers are shared.",
-                hint=f"--set model.decoder.shared={len(shapes) - 1}, or --set model.decoder=single",
-            )
         gain = math.sqrt(identity_dim) if start == "kept-scale" else 1.0
         base = 1.0 if start == "shared-base" else 0.0
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for layer, (scale, (inside, outside)) in enumerate(
-            zip(start_scales(shapes), shapes, strict=True)
-        ):
-            if layer < shared:
-                experts = torch.randn(1, inside, 4, 4, outside)
-            else:
-                own = own_scale * gain * torch.randn(identity_dim, inside, 4, 4, outside)
-                experts = base * torch.randn(inside, 4, 4, outside) + own
+        self.weights = nn.ParameterList()
+        for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True):
+            own = own_scale * gain * torch.randn(identity_dim, inside, 4, 4, outside)
+            common = base * torch.randn(inside, 4, 4, outside)
             # experts last: all three products of a blend then run along memory
-            self.weights.append(nn.Parameter((scale * experts).movedim(0, -1).contiguous()))
-            self.biases.append(nn.Parameter(torch.zeros(outside, len(experts))))
+            bank = (scale * (common + own)).movedim(0, -1).contiguous()
+            self.weights.append(nn.Parameter(bank))
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.zeros(outside, identity_dim)) for _, outside in shapes
+        )
         if start == "torch":
             for bank in (*self.weights, *self.biases):
                 bound = torch_bound(bank.shape[-2])  # [.., C_out, K]
                 nn.init.uniform_(bank, -bound, bound)
 
     def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Returns every layer's weight ``[G, C_in, 4, 4, C_out]`` and bias ``[G, C_out]``.
+        """Returns every layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``.
 
-        G is B, or 1 where a layer is shared. Blending is float32 also where products are not: it
-        is a small share of the work.
+        Blending is float32 also where products are not: it is a small share of the work.
         """
         with torch.autocast(weights.device.type, enabled=False):
             w = weights.float() if weights.dtype is torch.bfloat16 else weights
-            one, layers = w.new_ones(1, 1), []
-            for bank, bias in zip(self.weights, self.biases, strict=True):
-                mix = w if bank.shape[-1] == w.shape[-1] else one
-                blended = (mix @ bank.flatten(0, -2).t()).view(-1, *bank.shape[:-1])
-                layers.append((blended, mix @ bias.t()))
-            return layers
+            return [
+                ((w @ bank.flatten(0, -2).t()).view(-1, *bank.shape[:-1]), w @ bias.t())
+                for bank, bias in zip(self.weights, self.biases, strict=True)
+            ]
 
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
         """Returns pixel logits ``[B, T, C, H, W]``."""
@@ -111,8 +94,8 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         kind = product_type(pose)
         (first, bias), *others = self.blend(weights)
         inputs = torch.cat([pose, weights.unsqueeze(1).expand(-1, t, -1)], dim=-1)
-        picture = torch.matmul(inputs, first.flatten(2)).view(b, t, 4, 4, -1).to(kind)
-        picture = picture + bias.view(-1, 1, 1, 1, bias.shape[-1]).to(kind)
+        picture = torch.bmm(inputs, first.flatten(2)).view(b, t, 4, 4, -1).to(kind)
+        picture = picture + bias.view(b, 1, 1, 1, -1).to(kind)
         for layer_weight, layer_bias in others:
             picture = upconvolve(picture, layer_weight.to(kind), layer_bias, slope=SLOPE)
         return picture.permute(0, 1, 4, 2, 3)
