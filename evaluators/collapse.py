@@ -144,6 +144,32 @@ def swap_gap(own: Floats, swapped: Floats) -> SwapGap:
     return SwapGap(float(share.mean()), float(share.std(ddof=1) / np.sqrt(len(share))))
 
 
+def code_drift(own: Floats, swapped: Floats, everyone: Floats) -> float:
+    """Measures how far codes move when clips are drawn with another identity and read again.
+
+    mean |swapped - own|^2 over the variance of everyone's codes: 0 where a motion is read alike on
+    everybody, 2 where what is read on another has nothing to do with it.
+
+    Args:
+        own: codes read off clips that were regenerated from their own codes ``[N, K]``.
+        swapped: the same with the identity code of another clip ``[N, K]``.
+        everyone: codes of many clips ``[M, K]``.
+
+    Raises:
+        DataError: no rows, shapes that do not fit, NaN.
+    """
+    fits = own.ndim == everyone.ndim == 2 and own.shape == swapped.shape
+    if not fits or 0 in own.shape or own.shape[1] != everyone.shape[1] or len(everyone) < 2:
+        raise DataError(
+            f"A drift needs codes [N, K] twice and [M, K], got {list(own.shape)}, "
+            f"{list(swapped.shape)} and {list(everyone.shape)}."
+        )
+    if not all(np.isfinite(codes).all() for codes in (own, swapped, everyone)):
+        raise DataError("The codes of regenerated clips hold NaN or infinity.")
+    moved = float(((swapped - own) ** 2).sum(1).mean())
+    return moved / max(float(everyone.var(0).sum()), 1e-12)
+
+
 def _entropy(distributions: Floats) -> Floats:
     safe = np.where(distributions > 0, distributions, 1.0)
     return np.asarray(-(distributions * np.log(safe)).sum(-1), dtype=np.float64)

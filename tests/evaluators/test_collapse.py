@@ -7,6 +7,7 @@ import pytest
 
 from vdsm_bench.errors import ContractError, DataError
 from vdsm_bench.evaluators.collapse import (
+    code_drift,
     code_information,
     idle_code,
     mixing_figures,
@@ -119,3 +120,26 @@ def test_what_is_no_posterior_is_refused(mean, scale):
 def test_a_code_is_idle_where_it_holds_nothing_or_changes_nothing(figures, said):
     reason = idle_code(figures)
     assert reason is None if said is None else said in reason
+
+
+def test_drift_is_nothing_where_codes_stay_and_two_where_they_are_strangers():
+    codes = np.random.default_rng(0).normal(3.0, 2.0, (4000, 5))
+    assert code_drift(codes, codes, codes) == 0.0
+    assert code_drift(codes, codes[::-1], codes) == pytest.approx(2.0, abs=0.1)
+    assert code_drift(codes, codes + 1.0, codes) == pytest.approx(1 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("own", "swapped", "everyone"),
+    [
+        (np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((4, 2))),
+        (np.zeros((3, 2)), np.zeros((4, 2)), np.zeros((4, 2))),
+        (np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((4, 3))),
+        (np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((1, 2))),
+        (np.zeros(3), np.zeros(3), np.zeros(4)),
+        (np.zeros((3, 2)), np.full((3, 2), np.nan), np.ones((4, 2))),
+    ],
+)
+def test_drift_of_odd_codes_is_refused(own, swapped, everyone):
+    with pytest.raises(DataError):
+        code_drift(own, swapped, everyone)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.contracts import Codes, Integers, LabelledClips, VideoModel, check_clip
+from vdsm_bench.contracts import Codes, Floats, Integers, LabelledClips, VideoModel, check_clip
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
@@ -95,17 +95,20 @@ class Monitor:
 
         Figures: how experts are mixed where there are any, how many nats each code holds of which
         clip it is (``identity_information`` ...), what swapping identity codes costs
-        (``swap_gap``), probes of every factor from every code beside chance (``probes``), and
+        (``swap_gap``), how far a pose moves that is drawn with another clip's identity and read
+        again (``drift``), probes of every factor from every code beside chance (``probes``), and
         their means over static and dynamic factors (``action_from_identity`` and
         ``identity_from_motion`` are the leaks).
         """
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
-        codes, scales = self._codes(model)
+        codes, scales = self._codes(model, self._clips)
         figures: dict[str, Any] = {**self._mixing(model, codes), **self._held(codes, scales)}
-        swap = self._swap(model, codes)
-        if swap is not None:
+        swap = None
+        if "generate" in model.capabilities:
+            swap, drift = self._swap(model, codes)
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
+            figures["drift"] = round(drift, 4)
         probes = self._probes(codes)
         figures.update(self._means(probes))
         grounds = [] if swap is None or not swap.collapsed else [_said(swap)]
@@ -117,11 +120,11 @@ class Monitor:
         warning = f"the identity code {claim}: {'; '.join(grounds)}" if grounds else None
         return Health(figures, collapsed, warning)
 
-    def _codes(self, model: VideoModel) -> tuple[Codes, Codes | None]:
-        """Returns the codes, and the standard deviations of their posteriors where it has such."""
+    def _codes(self, model: VideoModel, clips: Tensor) -> tuple[Codes, Codes | None]:
+        """Returns clips' codes, and the scales of their posteriors where the model has such."""
         means, scales = [], []
-        for clips in torch.split(self._clips, _TOGETHER):
-            part = clips.to(self._device)
+        for some in torch.split(clips, _TOGETHER):
+            part = some.to(self._device)
             found = model.posteriors(part)
             means.append(model.encode(part) if found is None else found[0])
             scales += [] if found is None else [found[1]]
@@ -155,13 +158,12 @@ class Monitor:
         figures = tool(self._protocol.table, "mixing_figures")(weights.double().cpu().numpy())
         return {name: round(value, 4) for name, value in figures.items()}
 
-    def _swap(self, model: VideoModel, codes: Codes) -> Any:
+    def _swap(self, model: VideoModel, codes: Codes) -> tuple[Any, float]:
         """Regenerates some clips with their own and with another clip's identity code.
 
-        Without a label, always the same clips; None where the model cannot generate.
+        Without a label, always the same clips. Returns what the swap costs, and how far the poses
+        (of a model without, the motion codes) that are read off the clips again lie apart.
         """
-        if "generate" not in model.capabilities:
-            return None
         n = max(_LEAST_SWAPPED, len(self._clips) // _SWAPPED)
         order = generator(0, "swap", n).permutation(len(self._clips))[:n]
         identity, motion = codes.identity[order], codes.motion[order]
@@ -170,7 +172,9 @@ class Monitor:
         made = check_clip(model.generate(both, frames.shape[1]), f"{type(model).__name__}.generate")
         errors = (made - torch.cat([frames, frames])).square().flatten(1).mean(1)
         own, swapped = errors.double().cpu().chunk(2)
-        return tool(self._protocol.table, "swap_gap")(own.numpy(), swapped.numpy())
+        gap = tool(self._protocol.table, "swap_gap")(own.numpy(), swapped.numpy())
+        read = np.split(_moving(self._codes(model, made)[0]), 2)
+        return gap, tool(self._protocol.table, "code_drift")(*read, _moving(codes))
 
     def _probes(self, codes: Codes) -> Probes:
         table = self._protocol.table
@@ -214,6 +218,12 @@ def _said(swap: Any) -> str:
         "clips are regenerated with another clip's as well as with their own "
         f"(error {swap.gap:+.1%}, standard error {swap.error:.1%})"
     )
+
+
+def _moving(codes: Codes) -> Floats:
+    """Returns what a model reads of the movement, ``[N, K]``: poses where it has them."""
+    moving = codes.motion if codes.pose is None else codes.pose.flatten(0, 1)
+    return moving.double().cpu().numpy()
 
 
 def _joined(parts: Sequence[Codes]) -> Codes:
