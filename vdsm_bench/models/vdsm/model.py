@@ -156,8 +156,7 @@ class VDSM(VideoModel):
             pose_match=pose_match,
         )
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
-        self.pose_sleep = pose_sleep
-        self.free_nats = {"s": identity_free_nats, "z": pose_free_nats}
+        self.free_nats, self.pose_sleep = {"s": identity_free_nats, "z": pose_free_nats}, pose_sleep
         self.encoder = encoder(clip=clip)
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         features, kept = self.encoder.feature_dim, start == "kept-signal"
