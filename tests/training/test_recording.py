@@ -20,7 +20,9 @@ SETTINGS = {
     ),
     "sequence": StageSettings(epochs=4, batches_per_epoch=4, batch_size=2, learning_rate=2**-9),
 }  # fmt: skip
-ARGUMENTS = {"rnn_dropout": 0.2, "pose_shut": 0.5, "pose_match": [1.0, 0.0]}
+ARGUMENTS = {
+    "rnn_dropout": 0.2, "pose_shut": 0.5, "pose_match": [1.0, 0.0], "pose_sleep": 1.0,
+}  # fmt: skip
 
 
 def _train(folder, recorder, monkeypatch, model=None, settings=SETTINGS, **options):
