@@ -87,7 +87,7 @@ class VDSM(VideoModel):
         pose_free_nats: the same of z_t.
         pose_sleep: weight, in ``pretrain`` once the pose is open, of reading the pose off frames
             that the model has drawn itself with a pose of one clip and the identity of another
-            (one frame of every other clip of a batch, which costs a sixth of a step).
+            (one frame of every other clip of a batch; at preset small a step takes a fifth longer).
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
@@ -106,8 +106,8 @@ class VDSM(VideoModel):
         of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`). ``pose_sleep`` is the
         sleep phase of wake-sleep (Hinton et al. 1995) for q(z_t | x_t). Nothing in the ELBO asks
         that a pose mean the same to everyone: each person's clips are regenerated as well in a
-        language of their own, and only transfers show it. An encoder that has to read one pose
-        off many people cannot keep such languages apart.
+        language of their own, and only transfers show it. Reading one pose off many people works
+        against that, and does not rule it out (docs/recipe.md).
     """
 
     def __init__(
