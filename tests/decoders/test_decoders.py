@@ -124,19 +124,6 @@ def test_the_scale_of_an_even_blend_at_the_start(start):
     assert (0.7 < ratio < 1.4) == (start != "own-scale")
 
 
-def test_own_scale_is_the_share_in_which_experts_differ():
-    clip = ClipShape(4, 3, 32, 32)
-    sizes = {"pose_dim": 5, "identity_dim": 6, "widths": (16, 16, 8), "start": "shared-base"}
-
-    def build(own_scale):
-        torch.manual_seed(0)
-        return MixtureOfExpertsDecoder(clip=clip, own_scale=own_scale, **sizes)
-
-    for whole, part in zip(build(1.0).weights, build(0.25).weights, strict=True):
-        whole, part = (bank - bank.mean(-1, keepdim=True) for bank in (whole, part))
-        torch.testing.assert_close(part, 0.25 * whole)
-
-
 def test_wrong_frame_size_says_what_to_give():
     with pytest.raises(UsageError, match="make 64 x 64 frames, not 32 x 32"):
         MixtureOfExpertsDecoder(

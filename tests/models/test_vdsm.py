@@ -1,12 +1,11 @@
-import math
-
 import pytest
 import torch
 from pyro import get_param_store
 
 from tests.models.tiny import CLIP, build
 from vdsm_bench.contracts import Batch, Codes, Progress, check_clip
-from vdsm_bench.models.vdsm.parts import IdentityHead
+from vdsm_bench.models.vdsm.objective import pair_likeness
+from vdsm_bench.models.vdsm.parts import IdentityHead, features_of
 
 PROGRESS = Progress(epoch=0, n_epochs=4, step=0, n_steps=8)
 
@@ -127,7 +126,7 @@ def test_partner_identity_comes_from_the_other_clip_of_the_pair():
     vdsm.identity_head.forward = remember
     clip = _clips(2)[:, :4]
     vdsm.stages()[0].players[0].loss(Batch(clip, pairs=True), PROGRESS)
-    own = vdsm._features(torch.cat(clip.chunk(2, dim=1)))
+    own = features_of(vdsm.encoder, torch.cat(clip.chunk(2, dim=1)))
     torch.testing.assert_close(seen["features"], own[[2, 3, 0, 1]])
 
 
@@ -177,43 +176,87 @@ def test_the_model_passes_its_slope_on_to_the_identity():
     assert lowest[1] < 20 * lowest[0] < 0  # a hundredth of it, but for the mean over the frames
 
 
-def _sleep_once(weight, pairs=False, n_frames=CLIP.frames):
-    """Loss and terms of a step of ``pretrain``, gradients, and what the decoder was given."""
-    vdsm = build(pose_sleep=weight, identity_from="partner")
+@pytest.mark.parametrize("identity_from", ["clip", "partner"])
+def test_likeness_is_paid_for_pairs_while_the_pose_is_open(identity_from):
+    """From the definition, over the poses that the decoder was given."""
+    vdsm, free = (
+        build(pose_likeness=weight, identity_from=identity_from, pose_shut=0.5)
+        for weight in (3.0, 0.0)
+    )
     given, logits = [], vdsm.decoder.logits
-    vdsm.decoder.logits = lambda pose, w: (given.append((pose, w)), logits(pose, w))[1]
-    torch.manual_seed(2)
-    losses = vdsm.stages()[0].players[0].loss(Batch(_clips(4)[:, :n_frames], pairs), PROGRESS)
-    losses.total.backward()
-    return vdsm, losses, given
+    vdsm.decoder.logits = lambda pose, w: (given.append(pose), logits(pose, w))[1]
+    clip, late = _clips(3)[:, :4], Progress(2, 4, 4, 8)
+
+    def loss(model, progress=late, pairs=True):
+        torch.manual_seed(2)
+        return model.stages()[0].players[0].loss(Batch(clip, pairs), progress)
+
+    paid = loss(vdsm)
+    means = given[0].detach().reshape(-1, 2, 5).mean(1)  # of two frames each
+    order = [0, 1, 2, 3, 4, 5] if identity_from == "partner" else [0, 2, 4, 1, 3, 5]
+    first, second = means[order].chunk(2)
+    both = (first, second)
+    pairs = sum(float(first[i] @ second[i]) for i in range(3)) / 3
+    alone = sum(float(m @ m) for half in both for m in half) / 6
+    others = [float(a[i] @ b[j]) for a in both for b in both
+              for i in range(3) for j in range(3) if i != j]  # fmt: skip
+    apart = sum(others) / len(others)
+    expected = (pairs - apart) / (alone - apart)
+    assert paid.terms["pose_likeness"].item() == pytest.approx(expected, rel=1e-4)
+    frames_per_item = 2 if identity_from == "partner" else 4
+    unpaid = loss(free)
+    assert unpaid.terms["pose_likeness"].item() == pytest.approx(expected, rel=1e-4)
+    difference = (paid.total - unpaid.total).item()
+    assert difference == pytest.approx(3.0 * frames_per_item * expected, rel=1e-3)
+    assert "pose_likeness" not in loss(vdsm, Progress(0, 4, 0, 8)).terms
+    assert "pose_likeness" not in loss(vdsm, pairs=False).terms
 
 
-def test_the_sleep_phase_reads_a_clips_pose_off_another_ones_face():
-    vdsm, losses, [(poses, weights), (pose, other)] = _sleep_once(2.0)
-    torch.testing.assert_close(pose, poses[[0, 2], :1])
-    torch.testing.assert_close(other, weights[[3, 1]])
+def test_likeness_is_the_share_of_variance_between_identities():
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(400, 1, 3, generator=generator) * torch.tensor([0.0, 0.5, 2.0])
+    moving = torch.randn(800, 4, 3, generator=generator)
+    codes = torch.cat([own, own]) + moving
+    found = pair_likeness(codes).item()
+    assert found == pytest.approx(4.25 / (4.25 + 3 / 4), abs=0.03)  # a mean of 4 frames
+    assert pair_likeness(3 * codes + 5.0).item() == pytest.approx(found, abs=1e-3)
+    assert pair_likeness(moving).item() == pytest.approx(0.0, abs=0.05)
+    assert pair_likeness(torch.cat([own, own])).item() == pytest.approx(1.0)
+
+
+def test_likeness_cannot_be_lowered_by_scale_where_pairs_never_do_the_same():
+    opposed = torch.randn(50, 1, 3, generator=torch.Generator().manual_seed(0))
+    found = [pair_likeness(s * torch.cat([opposed, -opposed])).item() for s in (1.0, 100.0)]
+    assert found == pytest.approx([-1.0, -1.0], abs=0.1)
+
+
+def test_one_pair_has_nobody_to_be_compared_with():
+    assert pair_likeness(torch.randn(2, 3, 4)).item() == 0.0
+
+
+def test_an_own_pose_encoder_reads_the_pose_and_nothing_else():
+    shared, own = build(), build(pose_encoder="own").eval()
+    clip = _clips()
+    before = own.encode(clip)
     with torch.no_grad():
-        loc, scale = vdsm.pose_head(vdsm.encoder(vdsm.decoder(pose, other).flatten(0, 1)))
-        nats = 0.5 * ((pose[:, 0] - loc) / scale) ** 2 + scale.log() + 0.5 * math.log(2 * math.pi)
-    expected = CLIP.frames * nats.sum().item() / 2  # a mean over clips
-    assert losses.terms["sleep_nll"].item() == pytest.approx(expected, rel=1e-4)
-    _, awake, _ = _sleep_once(0.0)
-    assert "sleep_nll" not in awake.terms
-    assert losses.total.item() - awake.total.item() == pytest.approx(2 * expected, rel=1e-3)
+        for parameter in own.pose_encoder.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    after = own.encode(clip)
+    torch.testing.assert_close(after.identity, before.identity)
+    assert not torch.allclose(after.pose, before.pose)
+    with torch.no_grad():
+        for parameter in own.encoder.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    last = own.encode(clip)
+    torch.testing.assert_close(last.pose, after.pose)
+    assert not torch.allclose(last.identity, after.identity)
+    assert not any(name.startswith("pose_encoder") for name in shared.state_dict())
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-def test_asleep_only_what_reads_the_pose_learns(pairs):
-    asleep, _, _ = _sleep_once(5.0, pairs, n_frames=4)
-    awake, _, _ = _sleep_once(0.0, pairs, n_frames=4)
-    learns = set()
-    for (name, a), b in zip(asleep.named_parameters(), awake.parameters(), strict=True):
-        if a.grad is not None and not torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-6):
-            learns.add(name.partition(".")[0])
-    assert learns == {"encoder", "pose_head"}
-
-
-def test_there_is_no_sleep_while_the_pose_is_shut():
-    vdsm = build(pose_sleep=1.0, pose_shut=0.5)
-    losses = vdsm.stages()[0].players[0].loss(Batch(_clips()), PROGRESS)
-    assert "sleep_nll" not in losses.terms
+def test_an_own_pose_encoder_is_trained_in_the_first_stage_and_frozen_in_the_second():
+    vdsm = build(pose_encoder="own")
+    first, second = ({id(p) for p in stage.players[0].parameters} for stage in vdsm.stages())
+    parameters = [id(p) for p in vdsm.pose_encoder.parameters()]
+    assert all(p in first and p not in second for p in parameters)
+    vdsm.stages()[0].players[0].loss(Batch(_clips()), PROGRESS).total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in vdsm.pose_encoder.parameters())

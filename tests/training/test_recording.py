@@ -16,12 +16,13 @@ from vdsm_bench.training.trainer import Trainer
 SETTINGS = {
     "pretrain": StageSettings(
         epochs=4, batches_per_epoch=4, batch_size=2, learning_rate=2**-9, warm_up=8,
-        gradient_clip=1.0,
+        gradient_clip=1.0, pairs=True, frames=4,
     ),
     "sequence": StageSettings(epochs=4, batches_per_epoch=4, batch_size=2, learning_rate=2**-9),
 }  # fmt: skip
 ARGUMENTS = {
-    "rnn_dropout": 0.2, "pose_shut": 0.5, "pose_match": [1.0, 0.0], "pose_sleep": 1.0,
+    "rnn_dropout": 0.2, "pose_shut": 0.5, "pose_match": [1.0, 0.0], "identity_from": "partner",
+    "pose_encoder": "own", "pose_likeness": 1.0,
 }  # fmt: skip
 
 

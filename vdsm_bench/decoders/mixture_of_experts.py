@@ -6,7 +6,6 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
@@ -37,8 +36,6 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             own part of the same scale, so that a pose means much the same to every identity;
             ``torch``, every expert as torch starts a transposed convolution, last layer and
             biases included.
-        own_scale: of every expert's own part, as a share of what ``start`` says; with
-            ``shared-base`` the smaller it is, the longer a pose means the same to everyone.
     """
 
     def __init__(
@@ -49,7 +46,6 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         identity_dim: int,
         widths: tuple[int, ...] | None = None,
         start: Literal["own-scale", "kept-scale", "shared-base", "torch"] = "kept-scale",
-        own_scale: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
         self.pose_dim = pose_dim
@@ -63,7 +59,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         base = 1.0 if start == "shared-base" else 0.0
         self.weights = nn.ParameterList()
         for scale, (inside, outside) in zip(start_scales(shapes), shapes, strict=True):
-            own = own_scale * gain * torch.randn(identity_dim, inside, 4, 4, outside)
+            own = gain * torch.randn(identity_dim, inside, 4, 4, outside)
             common = base * torch.randn(inside, 4, 4, outside)
             # experts last: all three products of a blend then run along memory
             bank = (scale * (common + own)).movedim(0, -1).contiguous()

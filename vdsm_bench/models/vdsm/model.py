@@ -25,7 +25,7 @@ from vdsm_bench.contracts import (
     VideoModel,
 )
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
-from vdsm_bench.models.vdsm.objective import elbo_terms, normal, pixel_density, total
+from vdsm_bench.models.vdsm.objective import elbo_terms, normal, pair_likeness, pixel_density, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
     GatedTransition,
@@ -34,6 +34,7 @@ from vdsm_bench.models.vdsm.parts import (
     PoseHead,
     RollOut,
     Seen,
+    features_of,
     full,
 )
 from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
@@ -73,6 +74,8 @@ class VDSM(VideoModel):
             ``geometric``, straight lines through the same times on a logarithmic scale.
         pose_shut: share of ``pretrain`` in which the decoder is shown z = 0 and there is no
             pose KL; ``pose_kl`` runs over the rest.
+        pose_encoder: ``shared``, one frame encoder for both heads as in the paper; or ``own``, a
+            second one like it for the pose head alone.
         pose_scale: standard deviation at which q(z_t | x_t) starts; softplus(0) = 0.7 if None.
         identity_kl: weight of the identity KL when ``pretrain`` begins and from its third on.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
@@ -85,9 +88,9 @@ class VDSM(VideoModel):
             half of it).
         identity_free_nats: nats per dimension of s that its KL leaves free.
         pose_free_nats: the same of z_t.
-        pose_sleep: weight, in ``pretrain`` once the pose is open, of reading the pose off frames
-            that the model has drawn itself with a pose of one clip and the identity of another
-            (one frame of every other clip of a batch; at preset small a step takes a fifth longer).
+        pose_likeness: weight per frame, in ``pretrain`` where clips come in identity pairs, of the
+            share of the pose's variance that lies between identities
+            (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`).
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
@@ -103,11 +106,11 @@ class VDSM(VideoModel):
         frozen decoder alone a path that shows the wrong gesture has nowhere to go, as every
         small change of it makes the pixels worse; the distance between poses has no such traps.
         ``identity_free_nats`` and ``pose_free_nats`` keep a code from being emptied for the sake
-        of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`). ``pose_sleep`` is the
-        sleep phase of wake-sleep (Hinton et al. 1995) for q(z_t | x_t). Nothing in the ELBO asks
-        that a pose mean the same to everyone: each person's clips are regenerated as well in a
-        language of their own, and only transfers show it. Reading one pose off many people works
-        against that, and does not rule it out (docs/recipe.md).
+        of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`). Two heads on one
+        encoder share features that s, which comes first, has made for telling people apart: what
+        is read of a movement then depends on who moves. A second encoder (``pose_encoder="own"``)
+        starts afresh. ``pose_likeness`` takes out of the pose what all clips of a person have in
+        common (docs/recipe.md).
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class VDSM(VideoModel):
         pose_kl: Knots = (30.0, 0.2, 0.4, 1.0),
         pose_kl_shape: Literal["spline", "geometric"] = "spline",
         pose_shut: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        pose_encoder: Literal["shared", "own"] = "shared",
         pose_scale: PositiveFloat | None = None,
         identity_kl: tuple[PositiveFloat, PositiveFloat] = (0.1, 1.0),
         identity_from: Literal["clip", "partner"] = "clip",
@@ -139,14 +143,13 @@ class VDSM(VideoModel):
         pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
         identity_free_nats: NonNegativeFloat = 0.0,
         pose_free_nats: NonNegativeFloat = 0.0,
-        pose_sleep: NonNegativeFloat = 0.0,
+        pose_likeness: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
-        self.n_frames = clip.frames
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
-        self.temperature = temperature
-        self.settles = max(0.5, pose_shut)
+        self.n_frames, self.temperature = clip.frames, temperature
+        self.settles, self.pose_likeness = max(0.5, pose_shut), pose_likeness
         self.plan = AnnealingPlan(
             temperature=temperature,
             identity_kl=identity_kl,
@@ -157,16 +160,16 @@ class VDSM(VideoModel):
             pose_match=pose_match,
         )
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
-        self.free_nats, self.pose_sleep = {"s": identity_free_nats, "z": pose_free_nats}, pose_sleep
+        self.free_nats = {"s": identity_free_nats, "z": pose_free_nats}
         self.encoder = encoder(clip=clip)
+        self.pose_encoder = encoder(clip=clip) if pose_encoder == "own" else None
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         features, kept = self.encoder.feature_dim, start == "kept-signal"
         self.pose_head = PoseHead(features, pose_dim, pose_scale, kept=kept)
         self.identity_head = IdentityHead(features, identity_dim, identity_slope, kept=kept)
-        self.motion_encoder = MotionEncoder(
-            pose_dim, motion_dim, rnn_width, rnn_layers, rnn_dropout, kept=kept
-        )
-        self.roll_out = RollOut(motion_dim, rnn_width, rnn_layers, rnn_dropout)
+        rnn = rnn_width, rnn_layers, rnn_dropout
+        self.motion_encoder = MotionEncoder(pose_dim, motion_dim, *rnn, kept=kept)
+        self.roll_out = RollOut(motion_dim, *rnn)
         self.combiner = Combiner(pose_dim, motion_dim, rnn_width)
         self.transition = GatedTransition(pose_dim, motion_dim, transition_width)
         self.first_pose = nn.Parameter(torch.zeros(pose_dim))  # z_0 of q
@@ -176,6 +179,8 @@ class VDSM(VideoModel):
     def stages(self) -> Sequence[Stage]:
         """Returns ``pretrain`` and ``sequence``, one player each."""
         frames = [self.encoder, self.decoder, self.pose_head, self.identity_head]
+        if self.pose_encoder is not None:
+            frames.append(self.pose_encoder)
         dynamics = [self.motion_encoder, self.roll_out, self.combiner, self.transition]
         if not self.identity_frozen:
             dynamics.append(self.identity_head)
@@ -236,30 +241,20 @@ class VDSM(VideoModel):
                 model, guide, seen or batch.clip, annealing, free_nats=self.free_nats
             )
         n = batch.clip.shape[0]
-        if self.pose_sleep and stage == "pretrain" and "z" in drawn:
-            slept = self._sleep(drawn["z"], drawn["s"], annealing)
-            scaled["sleep"], plain["sleep"] = self.pose_sleep * slept, slept.detach()
         terms = {"nll": plain.pop("x") / n}
-        for name in ("pose", "sleep"):
-            if name in plain:
-                terms[f"{name}_nll"] = plain.pop(name) / n
+        if "pose" in plain:
+            terms["pose_nll"] = plain.pop("pose") / n
+        if stage == "pretrain" and batch.pairs and "z" in drawn:
+            alone = self.identity_from == "partner"  # each clip of a pair, or both as one
+            pose = drawn["z"] if alone else torch.cat(drawn["z"].chunk(2, dim=1))
+            likeness = pair_likeness(pose)
+            terms["pose_likeness"] = likeness.detach()
+            if self.pose_likeness:
+                scaled["likeness"] = self.pose_likeness * pose.shape[:2].numel() * likeness
         terms |= {f"kl_{name}": value / n for name, value in plain.items()}
         zero = batch.clip.new_zeros(())
         constants = {name: zero + value for name, value in annealing.figures().items()}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
-
-    def _sleep(self, pose: Tensor, identity: Tensor, annealing: Annealing) -> Tensor:
-        """-log q(z | x') where x' is drawn with a clip's pose z and the next clip's identity.
-
-        Of the first frame of every other clip, standing for all; neither z nor x' has a gradient.
-        """
-        with torch.no_grad():
-            some = pose[::2, :1]
-            weights = self.mixing_weights(identity, annealing.temperature).roll(1, dims=0)[::2]
-            drawn = full(self.decoder(some, weights))
-        loc, scale = self.pose_head(self._features(drawn))
-        nats: Tensor = -normal(loc, scale, 2).log_prob(some).mean()
-        return nats * (pose.shape[0] * pose.shape[1])
 
     # -- the two Pyro pairs ------------------------------------------------------------------
 
@@ -276,27 +271,30 @@ class VDSM(VideoModel):
 
     def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
         """The guide of ``pretrain``: s from all frames, z_t from its own frame."""
-        features = self._features(clip)
-        self._frame_guide(features, features, annealing)
+        features = features_of(self.encoder, clip)
+        self._frame_guide(clip, features, features, annealing)
 
     def partner_guide(self, clip: Tensor, annealing: Annealing) -> None:
         """The guide of ``pretrain`` with s of a clip from its partner's frames alone."""
-        features = self._features(clip)
-        self._frame_guide(features, features.roll(clip.shape[0] // 2, dims=0), annealing)
+        features = features_of(self.encoder, clip)
+        partners = features.roll(clip.shape[0] // 2, dims=0)
+        self._frame_guide(clip, features, partners, annealing)
 
-    def _frame_guide(self, features: Tensor, identity_from: Tensor, annealing: Annealing) -> None:
-        with pyro.plate("clips", features.shape[0]):
+    def _frame_guide(
+        self, clip: Tensor, features: Tensor, identity_from: Tensor, annealing: Annealing
+    ) -> None:
+        with pyro.plate("clips", clip.shape[0]):
             self._sample_identity(identity_from, annealing)
             if annealing.pose is not None:
-                loc, scale = self.pose_head(features)
+                loc, scale = self._read_pose(clip, features)
                 with poutine.scale(scale=annealing.pose):
                     pyro.sample("z", normal(loc, scale, 2))
 
     def see(self, clip: Tensor) -> Seen:
         """Reads off a clip's frames what ``sequence`` takes as given from ``pretrain``."""
         with torch.no_grad():
-            features = self._features(clip)
-            return Seen(clip, features, *self.pose_head(features))
+            features = features_of(self.encoder, clip)
+            return Seen(clip, features, *self._read_pose(clip, features))
 
     def clip_model(self, seen: Seen, annealing: Annealing) -> None:
         """The model of ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
@@ -345,9 +343,12 @@ class VDSM(VideoModel):
 
     # -- codes -------------------------------------------------------------------------------
 
-    def _features(self, clip: Tensor) -> Tensor:
-        features: Tensor = self.encoder(clip.flatten(0, 1))
-        return features.view(*clip.shape[:2], -1)
+    def _read_pose(self, clip: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loc and scale of q(z_t | x_t); ``features`` are those of the identity."""
+        if self.pose_encoder is not None:
+            features = features_of(self.pose_encoder, clip)
+        loc, scale = self.pose_head(features)
+        return loc, scale
 
     def mixing_weights(self, identity: Tensor, temperature: Weight | None = None) -> Tensor:
         """Returns w = softmax(temperature s) ``[B, K_s]``; the final temperature by default."""
@@ -360,8 +361,8 @@ class VDSM(VideoModel):
 
     def posteriors(self, clip: Tensor) -> tuple[Codes, Codes]:
         """Returns loc and scale of q(s), of q(d) and of ``pretrain``'s q(z_t | x_t)."""
-        features = self._features(clip)
-        pose, identity = self.pose_head(features), self.identity_head(features)
+        features = features_of(self.encoder, clip)
+        pose, identity = self._read_pose(clip, features), self.identity_head(features)
         pairs = zip(identity, self.motion_encoder(pose[0]), pose, strict=True)
         loc, scale = (Codes(*each) for each in pairs)
         return loc, scale

@@ -75,6 +75,29 @@ def at_least(nats: float, posterior: Any, prior: Any) -> Tensor:
     return kl.mean(0).clamp(min=nats).sum() * kl.shape[0]
 
 
+def pair_likeness(codes: Tensor) -> Tensor:
+    """Estimates the share of a code's variance that is between identities, from pairs of clips.
+
+    The intraclass correlation (Fisher 1925) of the means m of a clip's code over its frames: that
+    of m_i . m_j over two clips of one identity, over that of m_i . m_i, both less what clips of
+    different pairs have. 1 where an identity's clips have one code, 0 where their codes are no more
+    alike than anybody's, below it where they differ more. A share, and not the covariance
+    itself: where two clips of a pair never do the same, that could be lowered for ever by scaling
+    the code up. A single pair has nobody to be compared with, and gives 0.
+
+    Args:
+        codes: ``[2 N, T, K]``; clips i and N + i are of one identity.
+    """
+    clips = len(codes)
+    if clips <= 2:
+        return codes.new_zeros(())
+    means = codes.mean(1)
+    products = means @ means.t()
+    alone, pairs = torch.diagonal(products).sum(), 2 * torch.diagonal(products, clips // 2).sum()
+    others = (products.sum() - alone - pairs) / (clips - 2)
+    return (pairs - others) / (alone - others).clamp(min=1e-6)
+
+
 def _per_dimension(density: Any, value: Tensor) -> Any:
     """Returns a code's normals one by one; those of a path are given the poses before."""
     return density.base_dist if hasattr(density, "base_dist") else density.steps(value)

@@ -41,6 +41,11 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
+def features_of(encoder: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
+    """Returns the features of a clip's frames ``[B, T, F]``."""
+    return encoder(clip.flatten(0, 1)).view(*clip.shape[:2], -1)
+
+
 def latent(method: Callable[..., T]) -> Callable[..., T]:
     """Lets a method of a network of the latents compute in float32 also under autocast.
 
