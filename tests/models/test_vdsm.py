@@ -1,3 +1,6 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from pyro import get_param_store
@@ -176,6 +179,29 @@ def test_the_model_passes_its_slope_on_to_the_identity():
     assert lowest[1] < 20 * lowest[0] < 0  # a hundredth of it, but for the mean over the frames
 
 
+def _likeness(first, second):
+    """The same from its definition, clip by clip and frame by frame."""
+    clips = np.concatenate([first, second]).astype(float)
+    n, t, _ = clips.shape
+
+    def far(i, j, a, b):
+        return ((clips[i, a] - clips[j, b]) ** 2).sum()
+
+    everything = list(itertools.product(range(n), range(n), range(t), range(t)))
+    typical = np.mean([far(*each) for each in everything])
+
+    def near(i, j):
+        return np.mean([
+            np.exp(-far(i, j, a, b) / typical / width)
+            for a in range(t) for b in range(t) for width in (0.1, 0.3, 1.0)
+        ])  # fmt: skip
+
+    half = n // 2
+    pairs = np.mean([near(i, half + i) for i in range(half)])
+    others = np.mean([near(i, j) for i in range(n) for j in range(n) if (i - j) % half])
+    return (pairs - others) / (np.mean([near(i, i) for i in range(n)]) - others)
+
+
 @pytest.mark.parametrize("identity_from", ["clip", "partner"])
 def test_likeness_is_paid_for_pairs_while_the_pose_is_open(identity_from):
     """From the definition, over the poses that the decoder was given."""
@@ -192,16 +218,9 @@ def test_likeness_is_paid_for_pairs_while_the_pose_is_open(identity_from):
         return model.stages()[0].players[0].loss(Batch(clip, pairs), progress)
 
     paid = loss(vdsm)
-    means = given[0].detach().reshape(-1, 2, 5).mean(1)  # of two frames each
+    poses = given[0].detach().reshape(-1, 2, 5).numpy()
     order = [0, 1, 2, 3, 4, 5] if identity_from == "partner" else [0, 2, 4, 1, 3, 5]
-    first, second = means[order].chunk(2)
-    both = (first, second)
-    pairs = sum(float(first[i] @ second[i]) for i in range(3)) / 3
-    alone = sum(float(m @ m) for half in both for m in half) / 6
-    others = [float(a[i] @ b[j]) for a in both for b in both
-              for i in range(3) for j in range(3) if i != j]  # fmt: skip
-    apart = sum(others) / len(others)
-    expected = (pairs - apart) / (alone - apart)
+    expected = _likeness(*np.split(poses[order], 2))
     assert paid.terms["pose_likeness"].item() == pytest.approx(expected, rel=1e-4)
     frames_per_item = 2 if identity_from == "partner" else 4
     unpaid = loss(free)
@@ -212,22 +231,34 @@ def test_likeness_is_paid_for_pairs_while_the_pose_is_open(identity_from):
     assert "pose_likeness" not in loss(vdsm, pairs=False).terms
 
 
-def test_likeness_is_the_share_of_variance_between_identities():
-    generator = torch.Generator().manual_seed(0)
-    own = torch.randn(400, 1, 3, generator=generator) * torch.tensor([0.0, 0.5, 2.0])
-    moving = torch.randn(800, 4, 3, generator=generator)
-    codes = torch.cat([own, own]) + moving
-    found = pair_likeness(codes).item()
-    assert found == pytest.approx(4.25 / (4.25 + 3 / 4), abs=0.03)  # a mean of 4 frames
-    assert pair_likeness(3 * codes + 5.0).item() == pytest.approx(found, abs=1e-3)
-    assert pair_likeness(moving).item() == pytest.approx(0.0, abs=0.05)
-    assert pair_likeness(torch.cat([own, own])).item() == pytest.approx(1.0)
+def _codes(of_identity, spread=1.0):
+    """Codes of 2 x 200 clips of 4 frames, each an identity's own plus noise of a spread."""
+    noise = torch.randn(400, 4, 3, generator=torch.Generator().manual_seed(0))
+    return torch.cat([of_identity, of_identity]) + spread * noise
+
+
+def test_likeness_is_one_for_codes_of_identity_and_none_for_codes_of_chance():
+    own = torch.randn(200, 1, 3, generator=torch.Generator().manual_seed(1))
+    assert pair_likeness(_codes(own, 0.0)).item() == pytest.approx(1.0)
+    assert pair_likeness(_codes(0 * own)).item() == pytest.approx(0.0, abs=0.05)
+    found = pair_likeness(_codes(own)).item()
+    assert 0.3 < found < 0.9
+    for other in (100 * _codes(own), 0.01 * _codes(own), _codes(own) + 3.0):
+        assert pair_likeness(other).item() == pytest.approx(found, abs=1e-3)
+
+
+def test_likeness_sees_spreads_that_differ_where_means_do_not():
+    spread = torch.where(torch.arange(400) % 200 < 100, 0.2, 2.0).view(-1, 1, 1)
+    codes = _codes(torch.zeros(200, 1, 3), spread)
+    assert codes[:200].mean((0, 1)).abs().max() < 0.2
+    assert pair_likeness(codes).item() > 0.2
 
 
 def test_likeness_cannot_be_lowered_by_scale_where_pairs_never_do_the_same():
     opposed = torch.randn(50, 1, 3, generator=torch.Generator().manual_seed(0))
-    found = [pair_likeness(s * torch.cat([opposed, -opposed])).item() for s in (1.0, 100.0)]
-    assert found == pytest.approx([-1.0, -1.0], abs=0.1)
+    near, far = (pair_likeness(s * torch.cat([opposed, -opposed])).item() for s in (1.0, 100.0))
+    assert near == pytest.approx(far, abs=1e-4)
+    assert near < 0
 
 
 def test_one_pair_has_nobody_to_be_compared_with():

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+#: of the kernels that compare codes, in mean squared distances
+_WIDTHS = (0.1, 0.3, 1.0)
+
 
 def elbo_terms(
     model: Callable[..., Any],
@@ -78,23 +81,29 @@ def at_least(nats: float, posterior: Any, prior: Any) -> Tensor:
 def pair_likeness(codes: Tensor) -> Tensor:
     """Estimates the share of a code's variance that is between identities, from pairs of clips.
 
-    The intraclass correlation (Fisher 1925) of the means m of a clip's code over its frames: that
-    of m_i . m_j over two clips of one identity, over that of m_i . m_i, both less what clips of
-    different pairs have. 1 where an identity's clips have one code, 0 where their codes are no more
-    alike than anybody's, below it where they differ more. A share, and not the covariance
-    itself: where two clips of a pair never do the same, that could be lowered for ever by scaling
-    the code up. A single pair has nobody to be compared with, and gives 0.
+    The intraclass correlation (Fisher 1925) in the feature space of Gaussian kernels k, where a
+    clip is the mean of its frames' features (Gretton et al. 2012, "A kernel two-sample test"): how
+    near, on average, two clips of one identity are, over how near a clip is to itself, both less
+    how near clips of different pairs are. 1 where an identity's clips have one code, 0 where
+    their codes are no more alike than anybody's, below it where they differ more. The kernels see
+    every difference between the identities' distributions, and not that of their means alone; they
+    are as wide as 0.1, 0.3 and 1 times the mean squared distance of two codes, so that the scale
+    of the code does not matter. A single pair has nobody to be compared with, and gives 0.
 
     Args:
         codes: ``[2 N, T, K]``; clips i and N + i are of one identity.
     """
-    clips = len(codes)
+    clips, frames, _ = codes.shape
     if clips <= 2:
         return codes.new_zeros(())
-    means = codes.mean(1)
-    products = means @ means.t()
-    alone, pairs = torch.diagonal(products).sum(), 2 * torch.diagonal(products, clips // 2).sum()
-    others = (products.sum() - alone - pairs) / (clips - 2)
+    flat = codes.flatten(0, 1)
+    lengths = flat.square().sum(-1)
+    far = (lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * flat @ flat.t()).clamp(min=0.0)
+    far = far / far.mean().clamp(min=1e-12)
+    kernel = torch.stack([torch.exp(-far / width) for width in _WIDTHS]).mean(0)
+    near = kernel.view(clips, frames, clips, frames).mean((1, 3))
+    alone, pairs = torch.diagonal(near).sum(), 2 * torch.diagonal(near, clips // 2).sum()
+    others = (near.sum() - alone - pairs) / (clips - 2)
     return (pairs - others) / (alone - others).clamp(min=1e-6)
 
 
