@@ -69,7 +69,7 @@ def least_bytes(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> float:
     trained = sum(parameter.numel() for parameter in player.parameters)
     blended = b * experts // vdsm.identity_dim
     pictures = sum(b * t * (4 * 2**i) ** 2 * bank.shape[-2] for i, bank in enumerate(banks))
-    seen = sum(b * t * size * c.out_channels for c, size in _convolutions(vdsm, height, width))
+    seen = sum(b * t * size * c.out_channels for c, size, _ in _convolutions(vdsm, height, width))
     directions = 2 if stage == "pretrain" else 1
     activations = 2 * 4 * (2 * blended + 2 * pictures + directions * seen)
     return float(2 * 4 * experts + (4 + _ADAM_BYTES) * trained + activations)
@@ -80,19 +80,22 @@ def _banks(vdsm: VDSM) -> list[Tensor]:
     return list(decoder.weights)
 
 
-def _convolutions(vdsm: VDSM, height: int, width: int) -> Iterator[tuple[nn.Conv2d, int]]:
-    """Yields the paper's convolutions with the pixels they write per frame."""
-    for convolution in vdsm.encoder.modules():
-        if isinstance(convolution, nn.Conv2d):
-            stride, padding = convolution.stride[0], int(convolution.padding[0])
-            height, width = ((side + 2 * padding - 4) // stride + 1 for side in (height, width))
-            yield convolution, height * width
+def _convolutions(vdsm: VDSM, height: int, width: int) -> Iterator[tuple[nn.Conv2d, int, bool]]:
+    """Yields the paper's convolutions, the pixels they write per frame, and whether they see it."""
+    for encoder in (vdsm.encoder, vdsm.pose_encoder):
+        sides = height, width
+        for convolution in [] if encoder is None else encoder.modules():
+            if isinstance(convolution, nn.Conv2d):
+                first = sides == (height, width)
+                stride, padding = convolution.stride[0], int(convolution.padding[0])
+                sides = tuple((side + 2 * padding - 4) // stride + 1 for side in sides)
+                yield convolution, sides[0] * sides[1], first
 
 
 def _encoder(vdsm: VDSM, height: int, width: int, *, trained: bool) -> int:
     found = 0
-    for index, (convolution, pixels) in enumerate(_convolutions(vdsm, height, width)):
-        passes = (2 if index == 0 else 3) if trained else 1  # nobody asks for the clip's gradient
+    for convolution, pixels, first in _convolutions(vdsm, height, width):
+        passes = (2 if first else 3) if trained else 1  # nobody asks for the clip's gradient
         found += passes * 2 * pixels * convolution.weight.numel()
     return found
 

@@ -54,6 +54,8 @@ class NaiveVDSM(nn.Module):
         super().__init__()
         if not isinstance(vdsm.encoder, BlurPoolEncoder):
             raise TypeError(f"the plain form has no {type(vdsm.encoder).__name__}")
+        if vdsm.pose_encoder is not None:
+            raise TypeError("the plain form has one encoder, as the paper has")
         self.dims = vdsm.pose_dim, vdsm.identity_dim, vdsm.motion_dim
         convolutions = [m for m in vdsm.encoder.modules() if isinstance(m, nn.Conv2d)]
         self.convolutions = nn.ModuleList(copy.deepcopy(c) for c in convolutions)

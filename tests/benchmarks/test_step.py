@@ -58,9 +58,17 @@ def test_the_plain_form_also_forms_gradients_of_what_is_not_trained_as_the_relea
     assert torch.equal(naive.weights[0], before)
 
 
+def test_the_plain_form_refuses_a_second_encoder():
+    with pytest.raises(TypeError, match="one encoder"):
+        NaiveVDSM(
+            Task("mug", "pretrain", changes=(TINY, {"model": {"pose_encoder": "own"}})).model()
+        )
+
+
+@pytest.mark.parametrize("encoder", ["shared", "own"])
 @pytest.mark.parametrize("stage", ["pretrain", "sequence"])
-def test_the_formula_counts_what_a_step_issues_but_for_blur_and_heads(stage):
-    task = _task(stage)
+def test_the_formula_counts_what_a_step_issues_but_for_blur_and_heads(stage, encoder):
+    task = Task("mug", stage, changes=(TINY, {"model": {"pose_encoder": encoder}}))
     take = FORMS["32"](task)
     with watching() as watched:
         take()
