@@ -90,7 +90,8 @@ class VDSM(VideoModel):
         pose_free_nats: the same of z_t.
         pose_likeness: weight per frame, in ``pretrain`` where clips come in identity pairs, of the
             share of the pose's variance that lies between identities
-            (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`).
+            (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`). Give 0 where identities have
+            one clip each: it would be its own partner, and its motion taken for identity.
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
