@@ -261,6 +261,13 @@ def test_likeness_cannot_be_lowered_by_scale_where_pairs_never_do_the_same():
     assert near < 0
 
 
+def test_likeness_is_float32_also_where_products_are_not():
+    codes = _codes(torch.zeros(200, 1, 3), 0.05) + 3.0
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pair_likeness(codes)
+    torch.testing.assert_close(found, pair_likeness(codes))
+
+
 def test_one_pair_has_nobody_to_be_compared_with():
     assert pair_likeness(torch.randn(2, 3, 4)).item() == 0.0
 

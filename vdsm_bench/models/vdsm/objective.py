@@ -98,7 +98,9 @@ def pair_likeness(codes: Tensor) -> Tensor:
         return codes.new_zeros(())
     flat = codes.flatten(0, 1)
     lengths = flat.square().sum(-1)
-    far = (lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * flat @ flat.t()).clamp(min=0.0)
+    with torch.autocast(codes.device.type, enabled=False):  # small distances of long codes
+        products = flat @ flat.t()
+    far = (lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * products).clamp(min=0.0)
     far = far / far.mean().clamp(min=1e-12)
     kernel = torch.stack([torch.exp(-far / width) for width in _WIDTHS]).mean(0)
     near = kernel.view(clips, frames, clips, frames).mean((1, 3))
