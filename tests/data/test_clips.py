@@ -134,6 +134,17 @@ def test_pairs_join_two_different_clips_of_one_identity(store):
     assert len(partners) > 2
 
 
+def test_an_identity_with_one_clip_is_counted_and_joined_to_itself(store):
+    first, second = (np.flatnonzero(store.identities == who)[:2] for who in (0, 1))
+    one = sampler(store, indices=[*first, second[0]], image_size=8, frames=4)
+    assert one.alone == 1
+    clips = which_clips(store, one.batch("s", 0, 3, True))
+    assert [item[0][0] == item[2][0] for item in clips] == [
+        item[0][0] == second[0] for item in clips
+    ]
+    assert sampler(store, image_size=8, frames=4).alone == 0
+
+
 def test_pairs_stay_inside_the_training_clips(store):
     mine = [0, 3, 13, 14]  # clip 0 and 3 are of one identity, the others of another
     one = sampler(store, indices=mine, image_size=8, frames=4)

@@ -298,3 +298,13 @@ def test_an_own_pose_encoder_is_trained_in_the_first_stage_and_frozen_in_the_sec
     assert all(p in first and p not in second for p in parameters)
     vdsm.stages()[0].players[0].loss(Batch(_clips()), PROGRESS).total.backward()
     assert all(p.grad is not None and p.grad.any() for p in vdsm.pose_encoder.parameters())
+
+
+def test_clips_are_regenerated_by_what_the_stage_trains():
+    vdsm, clip = build().eval(), _clips()
+    codes = vdsm.encode(clip)
+    drawn = vdsm.decoder(codes.pose, vdsm.mixing_weights(codes.identity))
+    torch.testing.assert_close(vdsm.regenerate(codes, clip.shape[1], "pretrain"), drawn)
+    rolled = vdsm.generate(codes, clip.shape[1])
+    torch.testing.assert_close(vdsm.regenerate(codes, clip.shape[1], "sequence"), rolled)
+    assert not torch.allclose(rolled, drawn)

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from vdsm_bench.boards.leaderboard import leaderboard
+from vdsm_bench.data.clips import ClipSampler
 from vdsm_bench.errors import DataError, UsageError
 from vdsm_bench.files import hold, read_json
 from vdsm_bench.registry import Entry, _load_entry_point
@@ -214,6 +215,16 @@ def test_supervision_is_declared(bench):
     told, pairs = bench("told", "toy", layer=layer)[0]
     assert told.metrics["supervision"] == "action-labels+identity-pairs"
     assert pairs.metrics["supervision"] == "identity-pairs"
+
+
+def test_identities_that_nobody_can_be_paired_with_are_named(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr(ClipSampler, "alone", 3)
+    pairs = bench("toy", layer={"training": {"fit": {"pairs": True}}}, runs_dir=tmp_path / "a")
+    clips = bench("toy", runs_dir=tmp_path / "b")
+    said = [
+        "3 identities have one training clip each" in "\n".join(x.lines) for _, x in (pairs, clips)
+    ]
+    assert said == [True, False]
 
 
 def test_controls_are_scored_once_and_made_again_when_damaged(bench, shared_runs):

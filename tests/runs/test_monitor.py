@@ -46,7 +46,7 @@ class EncodeOnly(Mixed):
     capabilities = frozenset({"encode"})
 
 
-def look(table, model, *, labels=None):
+def look(table, model, *, labels=None, stage=None):
     """Looks at clips of three colours, whose names are the labels unless others are given."""
     rng = np.random.default_rng(0)
     colours = rng.integers(3, size=N)
@@ -65,7 +65,7 @@ def look(table, model, *, labels=None):
         splits=SimpleNamespace(validation=np.arange(N), train=np.arange(0)),
         store=SimpleNamespace(factors=(factor,)),
     )
-    return Monitor(bench, SimpleNamespace(table=table), None, "cpu").look(model)
+    return Monitor(bench, SimpleNamespace(table=table), None, "cpu").look(model, stage)
 
 
 def test_nearly_uniform_weights_over_experts_far_apart_have_not_collapsed(table):
@@ -129,6 +129,26 @@ def test_a_motion_that_is_read_alike_on_everybody_does_not_drift(table):
     same, accented = look(table, Moving()), look(table, Moving(accent=0.05))
     assert same.figures["drift"] == pytest.approx(0.0, abs=1e-3)
     assert accented.figures["drift"] > 0.1
+
+
+def test_while_a_stage_trains_it_is_judged_by_what_it_trains(table):
+    class Unfinished(Moving):
+        """The way from motion to frames is trained by its second stage."""
+
+        def generate(self, codes, n_frames):
+            return super().generate(codes, n_frames).flip(1) * 0.3
+
+        def regenerate(self, codes, n_frames, stage):
+            if stage == "second":
+                return self.generate(codes, n_frames)
+            return super().generate(codes, n_frames)
+
+    ends = [look(table, Unfinished(), stage=stage).figures for stage in (None, "second")]
+    first = look(table, Unfinished(), stage="first").figures
+    sound = look(table, Moving()).figures
+    assert first == sound
+    assert ends[0] == ends[1]
+    assert ends[0]["swap_gap"] < 0.5 * first["swap_gap"]
 
 
 def test_clips_are_encoded_a_few_at_a_time_and_said_the_same_of(table, monkeypatch):

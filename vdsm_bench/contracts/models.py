@@ -160,6 +160,14 @@ class VideoModel(nn.Module, ABC):
         """Returns the clip regenerated from its own codes, the pose path from its motion code."""
         return self.generate(self.encode(clip), clip.shape[1])
 
+    def regenerate(self, codes: Codes, n_frames: int, stage: str) -> Tensor:
+        """Returns clips of codes by what ``stage`` trains; what is watched while it does.
+
+        That is :meth:`generate`, unless the stage leaves the way from motion to frames alone and
+        trains to draw from ``codes.pose``.
+        """
+        return self.generate(codes, n_frames)
+
     def transfer(self, identity_of: Tensor, motion_of: Tensor) -> Tensor:
         """Returns clips with the identity of the first and the motion of the second."""
         who, what = self.encode(identity_of), self.encode(motion_of)

@@ -200,6 +200,11 @@ class ClipSampler:
         """Returns the number of clips in a pass."""
         return len(self._indices)
 
+    @property
+    def alone(self) -> int:
+        """How many identities have one clip only; as a pair it would be joined to itself."""
+        return int((self._group_size == 1).sum())
+
     def batch(
         self,
         stage: str,

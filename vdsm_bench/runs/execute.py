@@ -43,6 +43,7 @@ from vdsm_bench.training.trainer import Trainer, TrainingSummary
 
 SCHEMA = 1
 #: what a cell is called that an error stopped, where it is not "failed"
+_ALONE = "warning: {} identities have one training clip each, and are paired with that clip itself"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
 
 
@@ -263,11 +264,14 @@ def _train(
 ) -> TrainingSummary:
     config = cell.config
     alarm = CollapseAlarm(desk.context.table, model, config.training)
+    sampler = bench.sampler(config.seed, desk.device)
+    if sampler.alone and any(stage.pairs for stage in config.training.values()):
+        _note(cell, folder, desk, _ALONE.format(sampler.alone))
     folder.write_status("training")
     return Trainer(
         model,
         config.training,
-        bench.sampler(config.seed, desk.device),
+        sampler,
         folder=folder.path,
         seed=config.seed,
         device=desk.device,

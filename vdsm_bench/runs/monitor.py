@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,11 +87,11 @@ class Monitor:
     def on_epoch(self, stage: str, epoch: int, model: VideoModel) -> dict[str, Any]:
         """Returns the figures of one epoch; the model is in evaluation mode."""
         self._folder.write_status("training", stage=stage, epoch=epoch + 1)
-        return self.look(model).figures
+        return self.look(model, stage).figures
 
     @torch.no_grad()
-    def look(self, model: VideoModel) -> Health:
-        """Looks at a model in evaluation mode.
+    def look(self, model: VideoModel, stage: str | None = None) -> Health:
+        """Looks at a model in evaluation mode, at the end (``stage`` None) or while it trains.
 
         Figures: how experts are mixed where there are any, how many nats each code holds of which
         clip it is (``identity_information`` ...), what swapping identity codes costs
@@ -106,7 +106,7 @@ class Monitor:
         figures: dict[str, Any] = {**self._mixing(model, codes), **self._held(codes, scales)}
         swap = None
         if "generate" in model.capabilities:
-            swap, drift = self._swap(model, codes)
+            swap, drift = self._swap(model, codes, stage)
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
             figures["drift"] = round(drift, 4)
         probes = self._probes(codes)
@@ -158,18 +158,24 @@ class Monitor:
         figures = tool(self._protocol.table, "mixing_figures")(weights.double().cpu().numpy())
         return {name: round(value, 4) for name, value in figures.items()}
 
-    def _swap(self, model: VideoModel, codes: Codes) -> tuple[Any, float]:
+    def _swap(self, model: VideoModel, codes: Codes, stage: str | None) -> tuple[Any, float]:
         """Regenerates some clips with their own and with another clip's identity code.
 
-        Without a label, always the same clips. Returns what the swap costs, and how far the poses
-        (of a model without, the motion codes) that are read off the clips again lie apart.
+        Without a label, always the same clips, by what the stage trains. Returns what the swap
+        costs, and how far the poses (of a model without, the motion codes) that are read off the
+        clips again lie apart.
         """
         n = max(_LEAST_SWAPPED, len(self._clips) // _SWAPPED)
         order = generator(0, "swap", n).permutation(len(self._clips))[:n]
-        identity, motion = codes.identity[order], codes.motion[order]
+        pose = None if codes.pose is None else codes.pose[order]
+        mine = Codes(codes.identity[order], codes.motion[order], pose)
+        theirs = replace(mine, identity=mine.identity.roll(1, 0))
         frames = self._clips[order].to(self._device)
-        both = Codes(torch.cat([identity, identity.roll(1, 0)]), torch.cat([motion, motion]))
-        made = check_clip(model.generate(both, frames.shape[1]), f"{type(model).__name__}.generate")
+        both, name, t = _joined([mine, theirs]), type(model).__name__, frames.shape[1]
+        if stage is None:
+            made = check_clip(model.generate(both, t), f"{name}.generate")
+        else:
+            made = check_clip(model.regenerate(both, t, stage), f"{name}.regenerate")
         errors = (made - torch.cat([frames, frames])).square().flatten(1).mean(1)
         own, swapped = errors.double().cpu().chunk(2)
         gap = tool(self._protocol.table, "swap_gap")(own.numpy(), swapped.numpy())

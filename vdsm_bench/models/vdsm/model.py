@@ -90,28 +90,26 @@ class VDSM(VideoModel):
         pose_free_nats: the same of z_t.
         pose_likeness: weight per frame, in ``pretrain`` where clips come in identity pairs, of the
             share of the pose's variance that lies between identities
-            (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`). Give 0 where identities have
-            one clip each: it would be its own partner, and its motion taken for identity.
+            (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`); 0 where each has one clip.
 
     Deviation:
-        ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say
-        first, s never learns. A large KL weight instead of it shuts the pose for good where
-        the motion is small, because the decoder learns that z is noise. ``identity_from="partner"``
-        infers s of each of two clips of one identity from the other one. It is the same
-        ELBO with another posterior, and s cannot carry the action of the frames it helps to
-        draw, because it has not seen them. ``identity_frozen`` keeps that so in ``sequence``,
-        where s is inferred from the clip itself. ``identity_slope=1`` keeps every dimension of
-        s alive: below zero the paper's LeakyReLU lets a hundredth of the gradient through, and
-        the KL, which pulls loc to zero, leaves most dimensions there for good. ``pose_match``
-        observes the mean of q(z_t | x_t) under N(z_t, its scale) beside the frames. Through the
-        frozen decoder alone a path that shows the wrong gesture has nowhere to go, as every
-        small change of it makes the pixels worse; the distance between poses has no such traps.
-        ``identity_free_nats`` and ``pose_free_nats`` keep a code from being emptied for the sake
-        of its KL (:func:`~vdsm_bench.models.vdsm.objective.at_least`). Two heads on one
-        encoder share features that s, which comes first, has made for telling people apart: what
-        is read of a movement then depends on who moves. A second encoder (``pose_encoder="own"``)
-        starts afresh. ``pose_likeness`` takes out of the pose what all clips of a person have in
-        common (docs/recipe.md).
+        ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say first,
+        s never learns. A large KL weight instead of it shuts the pose for good where the motion is
+        small, because the decoder learns that z is noise. ``identity_from="partner"`` infers s of
+        each of two clips of one identity from the other one. It is the same ELBO with another
+        posterior, and s cannot carry the action of the frames it helps to draw, because it has not
+        seen them. ``identity_frozen`` keeps that so in ``sequence``, where s is inferred from the
+        clip itself. ``identity_slope=1`` keeps every dimension of s alive: below zero the paper's
+        LeakyReLU lets a hundredth of the gradient through, and the KL, which pulls loc to zero,
+        leaves most dimensions there for good. ``pose_match`` observes the mean of q(z_t | x_t)
+        under N(z_t, its scale) beside the frames. Through the frozen decoder alone a path that
+        shows the wrong gesture has nowhere to go, as every small change of it makes the pixels
+        worse; the distance between poses has no such traps. ``identity_free_nats`` and
+        ``pose_free_nats`` keep a code from being emptied for its KL's sake
+        (:func:`~vdsm_bench.models.vdsm.objective.at_least`). Two heads on one encoder share
+        features that s, which comes first, has made for telling people apart; a second one
+        (``pose_encoder="own"``) starts afresh. ``pose_likeness`` takes out of the pose what all
+        clips of a person have in common (docs/recipe.md).
     """
 
     def __init__(
@@ -208,13 +206,11 @@ class VDSM(VideoModel):
         return at(progress.epoch, progress.n_epochs)
 
     def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
+        guide, share = self.frame_guide, 1.0
         if batch.pairs and self.identity_from == "partner":
-            halves = Batch(torch.cat(batch.clip.chunk(2, dim=1)), pairs=True)
-            share = halves.clip.shape[1] / self.n_frames
-            return self._loss(
-                "pretrain", self.frame_model, self.partner_guide, halves, progress, share
-            )
-        return self._loss("pretrain", self.frame_model, self.frame_guide, batch, progress)
+            batch = Batch(torch.cat(batch.clip.chunk(2, dim=1)), pairs=True)
+            guide, share = self.partner_guide, batch.clip.shape[1] / self.n_frames
+        return self._loss("pretrain", self.frame_model, guide, batch, progress, share)
 
     def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
         seen = self.see(batch.clip)
@@ -246,8 +242,9 @@ class VDSM(VideoModel):
         if "pose" in plain:
             terms["pose_nll"] = plain.pop("pose") / n
         if stage == "pretrain" and batch.pairs and "z" in drawn:
-            alone = self.identity_from == "partner"  # each clip of a pair, or both as one
-            pose = drawn["z"] if alone else torch.cat(drawn["z"].chunk(2, dim=1))
+            pose = drawn["z"]
+            if self.identity_from == "clip":  # where both clips of a pair came as one
+                pose = torch.cat(pose.chunk(2, dim=1))
             likeness = pair_likeness(pose)
             terms["pose_likeness"] = likeness.detach()
             if self.pose_likeness:
@@ -322,9 +319,8 @@ class VDSM(VideoModel):
             with poutine.scale(scale=annealing.motion):
                 loc, scale = self.motion_encoder(seen.pose_loc)
                 d = pyro.sample("d", normal(loc, scale, 1))
-            messages = self.combiner.messages(self.roll_out(d, t), d)
             with poutine.scale(scale=annealing.open_pose):
-                pyro.sample("z", PosteriorPath(self.first_pose, self.combiner, messages))
+                pyro.sample("z", self._path(d, t))
 
     def _sample_identity_prior(self, clip: Tensor, annealing: Annealing) -> Tensor:
         zero = clip.new_zeros(clip.shape[0], self.identity_dim)
@@ -370,14 +366,13 @@ class VDSM(VideoModel):
 
     def generate(self, codes: Codes, n_frames: int) -> Tensor:
         """Returns the clip of s and d; the LSTM and the combiner are rolled forward on means."""
-        messages = self.combiner.messages(self.roll_out(codes.motion, n_frames), codes.motion)
-        z = self.first_pose.expand(codes.motion.shape[0], -1)
-        path = []
-        for message in messages.unbind(1):
-            z, _ = self.combiner(z, message)
-            path.append(z)
-        clip: Tensor = self.decoder(torch.stack(path, dim=1), self.mixing_weights(codes.identity))
-        return clip
+        return self._draw(self._path(codes.motion, n_frames).follow_means(), codes.identity)
+
+    def regenerate(self, codes: Codes, n_frames: int, stage: str) -> Tensor:
+        """Returns clips of s and d; in ``pretrain``, which trains no dynamics, of s and z_t."""
+        if stage == "sequence" or codes.pose is None:
+            return self.generate(codes, n_frames)
+        return self._draw(codes.pose, codes.identity)
 
     def sample(
         self,
@@ -388,11 +383,17 @@ class VDSM(VideoModel):
         motion: Tensor | None = None,
     ) -> Tensor:
         """Returns clips of the generative model: s and d from the priors, z_t by the transition."""
-        like = self.first_pose
         if identity is None:
-            identity = torch.randn(n, self.identity_dim).to(like) / self.identity_dim
+            identity = torch.randn(n, self.identity_dim).to(self.first_pose) / self.identity_dim
         if motion is None:
-            motion = torch.randn(n, self.motion_dim).to(like) / self.motion_dim
+            motion = torch.randn(n, self.motion_dim).to(self.first_pose) / self.motion_dim
         path = PriorPath(self.transition, motion, n_frames, self.pose_dim).sample()
-        clip: Tensor = self.decoder(path, self.mixing_weights(identity))
+        return self._draw(path, identity)
+
+    def _path(self, d: Tensor, n_frames: int) -> PosteriorPath:
+        messages = self.combiner.messages(self.roll_out(d, n_frames), d)
+        return PosteriorPath(self.first_pose, self.combiner, messages)
+
+    def _draw(self, pose: Tensor, identity: Tensor) -> Tensor:
+        clip: Tensor = self.decoder(pose, self.mixing_weights(identity))
         return clip

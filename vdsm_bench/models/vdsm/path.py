@@ -89,6 +89,14 @@ class PosteriorPath(_Path):
         self._drawn = path, Normal(locs, scales, validate_args=False)
         return path
 
+    def follow_means(self) -> Tensor:
+        """Returns the path ``[B, T, pose_dim]`` whose every step is its mean given that before."""
+        z, path = self._first.expand(len(self._messages), -1), []
+        for message in self._messages.unbind(1):
+            z, _ = self._combiner(z, message)
+            path.append(z)
+        return torch.stack(path, dim=1)
+
     @property
     def drawn(self) -> Tensor:
         """The path that was drawn last."""
