@@ -144,13 +144,13 @@ def test_one_cell_that_fails_does_not_stop_the_others(bench, tmp_path):
     assert rows["broken"]["note"] == state_of(broken).note
 
 
-def test_a_judge_below_its_floor_scores_nothing(bench):
+def test_a_judge_below_its_floor_is_known_before_anything_is_trained(bench):
     layer = {"judge": {"floor": 1.0, "epochs": 1}}
     (outcome,), _ = bench(layer=layer)
     assert (outcome.state, outcome.exit_code) == ("failed", 6)
     assert "failed the test gate" in outcome.error
     assert not (outcome.folder / "metrics.json").exists()
-    assert CellFolder(outcome.folder).weights_file.exists()
+    assert not (outcome.folder / "checkpoints").exists()
 
 
 def test_a_damaged_row_is_scored_again_without_training(bench, monkeypatch):

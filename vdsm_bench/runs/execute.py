@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from vdsm_bench.errors import (
 )
 from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
+from vdsm_bench.runs.adoption import adopt_training
 from vdsm_bench.runs.alarm import CollapseAlarm
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes, comparable
@@ -38,12 +39,12 @@ from vdsm_bench.runs.precision import Choice, choose_precision
 from vdsm_bench.runs.profiling import profile_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
+from vdsm_bench.runs.row import describe_row, supervision_of
 from vdsm_bench.runs.scores import add_scores, lacking
 from vdsm_bench.training.trainer import Trainer, TrainingSummary
 
-SCHEMA = 1
-#: what a cell is called that an error stopped, where it is not "failed"
 _ALONE = "warning: {} identities have one training clip each, and are paired with that clip itself"
+#: what a cell is called that an error stopped, where it is not "failed"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
 
 
@@ -256,6 +257,7 @@ def _note(cell: Cell, folder: CellFolder, desk: Desk, text: str) -> None:
 
 def _train(
     cell: Cell,
+    key: CellKey,
     folder: CellFolder,
     bench: Bench,
     protocol: ScoringProtocol,
@@ -268,6 +270,9 @@ def _train(
     if sampler.alone and any(stage.pairs for stage in config.training.values()):
         _note(cell, folder, desk, _ALONE.format(sampler.alone))
     folder.write_status("training")
+    donor = None if desk.context.fresh else adopt_training(folder, key)
+    if donor is not None:
+        _note(cell, folder, desk, f"trained already, as {donor}; its training is taken over")
     return Trainer(
         model,
         config.training,
@@ -294,15 +299,17 @@ def _work(
 ) -> dict[str, Any]:
     context, config = desk.context, cell.config
     context.reporter.say(f"{cell.label}: {folder.path}")
-    summary = _train(cell, folder, bench, protocol, desk, model)
+    # the judge before the model: where it fails its gates, nothing has been trained in vain
+    folder.write_status("judging")
+    judging = time.monotonic()
+    judge = protocol.obtain_judge(context.runs_dir, context.reporter)
+    obtain_controls(protocol, judge, context.reporter)
+    judged = time.monotonic() - judging
+    summary = _train(cell, key, folder, bench, protocol, desk, model)
     model.eval()
     health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).look(model)
     if health.warning is not None:
         _note(cell, folder, desk, f"warning: {health.warning}")
-    folder.write_status("judging", note=health.warning)
-    judging = time.monotonic()
-    judge = protocol.obtain_judge(context.runs_dir, context.reporter)
-    obtain_controls(protocol, judge, context.reporter)
     folder.write_status("scoring", note=health.warning)
     started = time.monotonic()
     evaluation = protocol.evaluate(model, judge, {**protocol.evaluators, **protocol.asked})
@@ -322,7 +329,7 @@ def _work(
         "judge": judge.summary(),
         "protocol": protocol.key,
         "asked": protocol.asked_facts,
-        "judging_seconds": round(started - judging, 3),
+        "judging_seconds": round(judged, 3),
         "scoring_seconds": round(time.monotonic() - started, 3),
         **evaluation.as_json(),
     }
@@ -330,34 +337,6 @@ def _work(
     folder.write_status("done", note=health.warning)
     folder.log("done")
     return metrics
-
-
-def describe_row(
-    config: CellConfig, key: CellKey, bench: Bench, *, slot: str, model: str
-) -> dict[str, Any]:
-    """Returns the fields of a row that say what was scored, on which clips."""
-    return {
-        "schema": SCHEMA,
-        "slot": slot,
-        "dataset": bench.store.name,
-        "model": model,
-        "preset": config.preset,
-        "seed": config.seed,
-        "split": bench.splits.rule,
-        "image_size": config.data.image_size,
-        "frames": config.data.frames,
-        "stride": config.data.stride,
-        "key": key.key,
-        "group": key.group,
-    }
-
-
-def supervision_of(model: VideoModel, training: Mapping[str, Any]) -> str:
-    """Returns what a model is told beside pixels: its own declaration and identity pairs."""
-    told = [] if model.supervision == "none" else [model.supervision]
-    if any(stage.pairs for stage in training.values()):
-        told.append("identity-pairs")
-    return "+".join(told) or "none"
 
 
 def _done(cell: Cell, folder: CellFolder, metrics: dict[str, Any], *, reused_row: bool) -> Outcome:

@@ -21,12 +21,13 @@ from vdsm_bench.runs.cell import CellKey, cell_folder, changes, comparable
 from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.environment import describe_environment
-from vdsm_bench.runs.execute import Outcome, RunContext, describe_row
+from vdsm_bench.runs.execute import Outcome, RunContext
 from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.runs.media import write_pair_strips
 from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.predictions import Predictions, read_predictions, write_template
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
+from vdsm_bench.runs.row import describe_row
 from vdsm_bench.runs.scores import lacking
 
 _LONGEST = 100

@@ -1,0 +1,66 @@
+"""Cells that differ in judge or scores alone share one training."""
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.runs.test_execute import numbers, weights_of
+from vdsm_bench.training.trainer import Trainer
+
+OTHER_JUDGE = {"judge": {"width": 10}}
+OTHER_PART = {"evaluation": {"part": "validation"}}
+
+
+@pytest.fixture
+def untrainable(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("this cell was to be trained no more")
+
+    return lambda: monkeypatch.setattr(Trainer, "take", refuse)
+
+
+@pytest.mark.parametrize("layer", [OTHER_JUDGE, OTHER_PART], ids=["judge", "part"])
+def test_what_is_only_judged_otherwise_is_not_trained_again(bench, tmp_path, untrainable, layer):
+    (alone,), _ = bench(layer=layer, runs_dir=tmp_path / "alone")
+    (first,), _ = bench(runs_dir=tmp_path / "both")
+    untrainable()
+    (second,), listener = bench(layer=layer, runs_dir=tmp_path / "both")
+    assert second.state == "done"
+    assert numbers(second.metrics) == numbers(alone.metrics)
+    assert second.metrics["training_seconds"] == first.metrics["training_seconds"]
+    assert all((weights_of(first)[k] == w).all() for k, w in weights_of(second).items())
+    said = f"trained already, as toy-squares/toy/{first.folder.name}"
+    assert said in "\n".join(listener.lines)
+    assert said in (second.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("layer", "more"),
+    [
+        ({**OTHER_JUDGE, "training": {"fit": {"epochs": 1}}}, {}),
+        ({**OTHER_JUDGE, "data": {"frames": 3}}, {}),
+        (OTHER_JUDGE, {"seeds": (1,)}),
+        (OTHER_JUDGE, {"fresh": True}),
+    ],
+    ids=["other training", "other clips", "other seed", "asked to start over"],
+)
+def test_another_training_is_trained(bench, tmp_path, layer, more):
+    bench(runs_dir=tmp_path)
+    (outcome,), listener = bench(layer=layer, runs_dir=tmp_path, **more)
+    assert outcome.state == "done"
+    assert "trained already" not in "\n".join(listener.lines)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "unfinished"])
+def test_a_damaged_training_is_passed_over(bench, tmp_path, damage):
+    (first,), _ = bench(runs_dir=tmp_path)
+    last = first.folder / "checkpoints" / "last.safetensors"
+    if damage == "truncated":
+        last.write_bytes(last.read_bytes()[:-10])
+    elif damage == "missing":
+        last.unlink()
+    else:
+        (first.folder / "checkpoints" / "model.safetensors").unlink()
+    (second,), listener = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert second.state == "done"
+    assert "trained already" not in "\n".join(listener.lines)
+    assert load_file(second.folder / "checkpoints" / "last.safetensors")
