@@ -3,10 +3,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import all as everything
 from benchmarks import growth, history, start
 from benchmarks.all import BENCHMARKS, QUICK
+from benchmarks.pull import pulls
+from tests.models.tiny import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +45,33 @@ def test_growth_changes_one_size_and_nothing_else():
     more = growth.task_of({**growth.BASE, "experts": 64}, "sequence", "cpu")
     assert more.config.model.arguments["identity_dim"] == 64
     growth.task_of({**growth.BASE, "side": 16, "experts": 2}, "pretrain", "cpu").model()
+
+
+def _pulls(change=lambda model: None, **arguments):
+    model = build(likelihood="gaussian", **arguments)
+    with torch.no_grad():
+        change(model)
+    torch.manual_seed(0)
+    return pulls(model, torch.rand(6, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_code_that_the_decoder_does_not_read_is_not_pulled_at():
+    def deaf(model):
+        model.decoder.weights[0].zero_()
+        for bias in model.decoder.biases:
+            bias.normal_()
+
+    found = _pulls(deaf)
+    assert found["z"] == 0.0 < found["s"]
+    found = _pulls(temperature=[1e-9, 1e-9])
+    assert found["s"] == pytest.approx(0.0, abs=1e-6)
+    assert found["z"] > 1e-3
+
+
+def test_the_pull_grows_with_what_a_pixel_is_worth():
+    wide, narrow = _pulls(pixel_scale=0.2), _pulls(pixel_scale=0.1)
+    for code in "sz":
+        assert narrow[code] == pytest.approx(4 * wide[code], rel=1e-4)
 
 
 def test_every_command_that_is_timed_answers():
