@@ -232,3 +232,18 @@ def test_every_suite_of_the_catalogue_resolves_to_cells_that_differ(name):
     found = [cell.config.model_dump_json() for cell in cells]
     assert len(set(found)) == len(found), "two variants are the same"
     assert all(variant.summary for variant in suite.variants.values())
+
+
+def test_a_version_stands_in_the_entry_or_in_the_class(tmp_path):
+    text = "models:\n  old: {summary: x, version: 3}\n  first: {summary: y}\n"
+    table = load_registry(write(tmp_path, text))
+    assert (table.get("models", "old").version, table.get("models", "first").version) == (3, 1)
+
+    @table.register("encoders", "mine")
+    class Mine(FrameEncoder):
+        version = 2
+
+        def forward(self, frames):
+            return frames
+
+    assert table.get("encoders", "mine").version == 2

@@ -56,6 +56,7 @@ class Entry:
         parts: constructor arguments that are components themselves, with their kind.
         settings: everything else of the entry (stages, presets' settings, an ablation's change).
         origin: where it is declared, for messages.
+        version: raised when the same arguments come to give other numbers; part of a cell's key.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     origin: str = "registry.yaml"
     loader: Callable[[], Any] | None = None
+    version: int = 1
 
     def load(self) -> Any:
         """Imports the target and checks its base class.
@@ -267,6 +269,7 @@ def _entry_from_class(kind: str, name: str, cls: type, origin: str) -> Entry:
         settings={"stages": stages} if stages else {},
         origin=origin,
         loader=lambda: cls,
+        version=getattr(cls, "version", 1),
     )
 
 
@@ -311,6 +314,7 @@ def load_registry(path: Path | None = None) -> Registry:
                     target=rest.pop("target", ""),
                     defaults=rest.pop("defaults", {}),
                     parts=rest.pop("parts", {}),
+                    version=rest.pop("version", 1),
                     settings=rest,
                     origin=path.name,
                 )

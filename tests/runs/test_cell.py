@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.runs.cells import TABLE
 from vdsm_bench.config import PRECISIONS, resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
+from vdsm_bench.registry import Registry
 from vdsm_bench.runs.cell import Cell, cell_key, changes, comparable, folder_name, plan_cells
 
 DATA, PROTOCOL = {"content": "c", "splits": "s"}, {"judge": "j"}
@@ -58,6 +61,20 @@ def test_float32_is_no_part_of_the_key_and_bf16_is():
     assert keys["bf16"].key != keys["32"].key
     assert keys["bf16"].group != keys["32"].group
     assert changes(TABLE, cell.at("bf16").config) == {"precision": "bf16"}
+
+
+@pytest.mark.parametrize(("kind", "name"), [("models", "toy"), ("decoders", "single")])
+def test_code_that_gives_other_numbers_is_another_cell(kind, name):
+    def key(version):
+        table = Registry()
+        for each in ("models", "encoders", "decoders"):
+            for entry in (TABLE.get(each, known) for known in TABLE.names(each)):
+                changed = (each, entry.name) == (kind, name)
+                table.add(replace(entry, version=version) if changed else entry)
+        config = resolve(TABLE, model="toy[decoder=single]", dataset="faces")
+        return cell_key(table, config, data=DATA, protocol=PROTOCOL).key
+
+    assert key(1) != key(2) != key(3)
 
 
 def test_only_seeds_share_a_group():

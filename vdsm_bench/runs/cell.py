@@ -99,13 +99,14 @@ def plan_cells(
 
 
 def complete_part(table: Registry, kind: str, value: Any) -> dict[str, Any]:
-    """Returns a component with its target and every argument stated, nested parts included."""
+    """Returns a component with its target, version and every argument, nested parts included."""
     name, given = split_part(value)
     entry = table.get(kind, name)
     arguments = {**entry.defaults, **given}
     for key, part_kind in entry.parts.items():
         arguments[key] = complete_part(table, part_kind, arguments[key])
-    return {"name": name, "target": entry.target, "arguments": arguments}
+    versioned = {} if entry.version == 1 else {"version": entry.version}
+    return {"name": name, "target": entry.target, "arguments": arguments, **versioned}
 
 
 def cell_key(
