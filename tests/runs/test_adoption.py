@@ -4,6 +4,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.runs.test_execute import numbers, weights_of
+from vdsm_bench.errors import DataError
+from vdsm_bench.files import read_json, write_json
+from vdsm_bench.runs import adoption
 from vdsm_bench.training.trainer import Trainer
 
 OTHER_JUDGE = {"judge": {"width": 10}}
@@ -64,3 +67,32 @@ def test_a_damaged_training_is_passed_over(bench, tmp_path, damage):
     assert second.state == "done"
     assert "trained already" not in "\n".join(listener.lines)
     assert load_file(second.folder / "checkpoints" / "last.safetensors")
+
+
+def test_a_neighbour_that_does_not_say_what_it_was_trained_on_is_passed_over(bench, tmp_path):
+    (first,), _ = bench(runs_dir=tmp_path)
+    config = read_json(first.folder / "config.json")
+    del config["inputs"]
+    write_json(first.folder / "config.json", config)
+    (second,), listener = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert second.state == "done"
+    assert "trained already" not in "\n".join(listener.lines)
+
+
+def test_a_copy_that_was_cut_short_is_made_again(bench, tmp_path, monkeypatch, untrainable):
+    bench(runs_dir=tmp_path)
+    written = adoption.write_bytes
+
+    def full(path, content):
+        if path.name == "last.safetensors":
+            path.parent.mkdir(parents=True)
+            raise DataError(f"{path} cannot be written: No space left on device.")
+        written(path, content)
+
+    monkeypatch.setattr(adoption, "write_bytes", full)
+    (cut,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert (cut.state, cut.exit_code) == ("failed", 3)
+    monkeypatch.setattr(adoption, "write_bytes", written)
+    untrainable()
+    (second,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert second.state == "done"

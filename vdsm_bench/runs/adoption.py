@@ -9,7 +9,7 @@ from vdsm_bench.config import content_key
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import write_bytes
 from vdsm_bench.runs.cell import CellKey
-from vdsm_bench.runs.folder import CellFolder, read_cell
+from vdsm_bench.runs.folder import CellFolder, CellRecord, read_cell
 from vdsm_bench.training.checkpoint import read_checkpoint
 
 #: sections of the configuration that training never reads; ``preset`` is a name for the others
@@ -41,20 +41,25 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
     Returns:
         What the cell is called whose training it was, or None.
     """
-    if (folder.path / "checkpoints").exists():
+    if (folder.path / _TAKEN[-1]).exists():
         return None
     wanted = training_key(key.inputs)
     for config in sorted(folder.path.parent.glob("[!.]*/config.json")):
         other = CellFolder(config.parent)
         record = read_cell(other.path)
-        inputs = (record.config or {}).get("inputs")
-        if other.path == folder.path or record.problem is not None or inputs is None:
+        if other.path == folder.path or record.problem is not None:
             continue
-        if training_key(inputs) == wanted and _trained(other):
+        if _training_of(record) == wanted and _trained(other):
             for name in _TAKEN:
                 write_bytes(folder.path / name, (other.path / name).read_bytes())
             return record.label
     return None
+
+
+def _training_of(record: CellRecord) -> str | None:
+    inputs = (record.config or {}).get("inputs")
+    complete = isinstance(inputs, dict) and {"config", "data"} <= inputs.keys()
+    return training_key(inputs) if complete else None
 
 
 def _trained(folder: CellFolder) -> bool:
