@@ -58,8 +58,9 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
 
 def _training_of(record: CellRecord) -> str | None:
     inputs = (record.config or {}).get("inputs")
-    complete = isinstance(inputs, dict) and {"config", "data"} <= inputs.keys()
-    return training_key(inputs) if complete else None
+    if not isinstance(inputs, dict) or not {"config", "data"} <= inputs.keys():
+        return None
+    return training_key(inputs)
 
 
 def _trained(folder: CellFolder) -> bool:
