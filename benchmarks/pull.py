@@ -67,20 +67,20 @@ def pulls(model: VDSM, clips: Tensor) -> dict[str, float]:
     }
 
 
-def measure(cell: Cell, bench: Bench, clips: int) -> dict[str, Any]:
+def measure(cell: Cell, bench: Bench, clips: int, device: str) -> dict[str, Any]:
     """Builds the model of a cell and measures it on some training clips."""
-    model = build_model(registry(), bench, cell)
+    model = build_model(registry(), bench, cell).to(device)
     assert isinstance(model, VDSM)
     splits = bench.splits.train
     chosen = generator(0, "pull", clips).permutation(len(splits))[:clips]
     shown = bench.clips(splits[chosen]).clips(np.arange(len(chosen)))
     frames = np.linspace(0, shown.shape[1] - 1, FRAMES).round().astype(int)
     torch.manual_seed(derive_seed(0, "pull"))
-    found = pulls(model, shown[:, frames])
+    found = pulls(model, shown[:, frames].to(device))
     return {
         "dataset": cell.config.data.dataset,
         "variant": cell.variant or BASE,
-        **{name: round(value, 4) for name, value in found.items()},
+        **{name: float(f"{value:.4g}") for name, value in found.items()},
     }
 
 
@@ -88,7 +88,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: a line for every variant of the newest run."""
     rows = [
         (row["dataset"], row["variant"], f"{row['s']:.3g}", f"{row['z']:.3g}",
-         f"{row['s'] / row['z']:.2g}")
+         f"{row['s'] / row['z']:.2g}" if row["z"] else "")
         for row in runs[0]["rows"]
     ]  # fmt: skip
     return "\n".join([
@@ -103,7 +103,7 @@ def main() -> None:
     """Measures, prints, and adds the run to the history."""
     parser = machine.options(__doc__)
     parser.add_argument("--datasets", default="mug-synthetic", help="comma-separated; prepared")
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="patterns, comma-separated")
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--data-dir", type=Path, default=None)
     given = parser.parse_args()
@@ -112,14 +112,11 @@ def main() -> None:
     rows = []
     for dataset in given.datasets.split(","):
         only = suite.model_copy(update={"datasets": [dataset]})
-        cells = {
-            cell.variant or BASE: cell
-            for cell in plan_suite(registry(), only, only=given.variants.split(","))
-        }
+        cells = plan_suite(registry(), only, only=given.variants.split(","))
         store = open_store(registry(), dataset, given.data_dir, Silent())
         rows += [
-            measure(cells[name], Bench.of(store, cells[name].config.data), given.clips)
-            for name in given.variants.split(",")
+            measure(cell, Bench.of(store, cell.config.data), given.clips, given.device)
+            for cell in cells
         ]
     about = machine.describe(given.device)
     results = {"rows": rows, "clips": given.clips}

@@ -247,3 +247,9 @@ def test_a_version_stands_in_the_entry_or_in_the_class(tmp_path):
             return frames
 
     assert table.get("encoders", "mine").version == 2
+
+
+@pytest.mark.parametrize("version", [0, "1.2", True, property(lambda self: 1)])
+def test_a_version_is_a_whole_number(version):
+    with pytest.raises(ContractError, match="whole number"):
+        Entry("models", "toy", "A model.", version=version)

@@ -56,7 +56,8 @@ class Entry:
         parts: constructor arguments that are components themselves, with their kind.
         settings: everything else of the entry (stages, presets' settings, an ablation's change).
         origin: where it is declared, for messages.
-        version: raised when the same arguments come to give other numbers; part of a cell's key.
+        version: 1 or more; raised when the same arguments come to give other numbers. Those of
+            models, encoders and decoders are part of a cell's key.
     """
 
     kind: str
@@ -69,6 +70,13 @@ class Entry:
     origin: str = "registry.yaml"
     loader: Callable[[], Any] | None = None
     version: int = 1
+
+    def __post_init__(self) -> None:
+        if type(self.version) is not int or self.version < 1:
+            raise ContractError(
+                f"{self.kind}/{self.name} ({self.origin}): its version is {self.version!r}; it has "
+                "to be a whole number, 1 or more."
+            )
 
     def load(self) -> Any:
         """Imports the target and checks its base class.

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import growth, history, start
+from benchmarks import growth, history, pull, start
 from benchmarks.all import BENCHMARKS, QUICK
-from benchmarks.pull import pulls
 from tests.models.tiny import build
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +51,9 @@ def _pulls(change=lambda model: None, **arguments):
     with torch.no_grad():
         change(model)
     torch.manual_seed(0)
-    return pulls(model, torch.rand(6, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
+    return pull.pulls(
+        model, torch.rand(6, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    )
 
 
 def test_a_code_that_the_decoder_does_not_read_is_not_pulled_at():
@@ -72,6 +73,15 @@ def test_the_pull_grows_with_what_a_pixel_is_worth():
     wide, narrow = _pulls(pixel_scale=0.2), _pulls(pixel_scale=0.1)
     for code in "sz":
         assert narrow[code] == pytest.approx(4 * wide[code], rel=1e-4)
+
+
+def test_pulls_are_measured_for_the_variants_that_a_pattern_names(monkeypatch, capsys, tmp_path):
+    arguments = ["--variants", "heat-2*,base", "--clips", "2", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["pull", *arguments])
+    pull.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "mug-synthetic | " in line]
+    assert [line.split(" | ")[1] for line in lines] == ["base", "heat-20-20"]
+    assert all(float(line.split(" | ")[2]) > 0 for line in lines)
 
 
 def test_every_command_that_is_timed_answers():

@@ -24,7 +24,7 @@ CHANCE = {"identity_code_action_probe": {"majority": 0.25}}
 
 
 def rows_of(tmp_path, any_seed=True):
-    return suite_rows(plan_suite(TABLE, SUITE), tmp_path, any_seed=any_seed)
+    return suite_rows(TABLE, plan_suite(TABLE, SUITE), tmp_path, any_seed=any_seed)
 
 
 def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 from vdsm_bench.config import resolve
 from vdsm_bench.files import write_json
 from vdsm_bench.registry import Entry, Registry
-from vdsm_bench.runs.cell import Cell, cell_key, cell_path, changes, comparable
+from vdsm_bench.runs.cell import Cell, cell_key, cell_path, changes
 from vdsm_bench.runs.folder import CellFolder
 
 
@@ -42,7 +42,7 @@ def make_cell(runs_dir: Path, *, seed: int = 0, model: str = "toy", layers=(), *
             "group": key.group,
             "instance": cell.instance,
             "config": config.model_dump(mode="json"),
-            "comparable": comparable(config),
+            "inputs": dict(key.inputs),
             "changes": changes(TABLE, config),
         },
     )

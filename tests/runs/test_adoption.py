@@ -28,8 +28,17 @@ def test_what_is_only_judged_otherwise_is_not_trained_again(bench, tmp_path, unt
     untrainable()
     (second,), listener = bench(layer=layer, runs_dir=tmp_path / "both")
     assert second.state == "done"
-    assert numbers(second.metrics) == numbers(alone.metrics)
+    assert {**numbers(second.metrics), "trained_as": None} == numbers(alone.metrics)
     assert second.metrics["training_seconds"] == first.metrics["training_seconds"]
+    assert (second.folder / "train.jsonl").read_text() == (first.folder / "train.jsonl").read_text()
+    assert read_json(second.folder / "adopted.json") == {
+        "trained_as": f"toy-squares/toy/{first.folder.name}",
+        "env": read_json(first.folder / "env.json"),
+    }
+    (second.folder / "metrics.json").write_text("{")  # scored again: still told whose it was
+    (again,), _ = bench(layer=layer, runs_dir=tmp_path / "both")
+    assert again.metrics["trained_as"] == f"toy-squares/toy/{first.folder.name}"
+    assert first.metrics["trained_as"] is None
     assert all((weights_of(first)[k] == w).all() for k, w in weights_of(second).items())
     said = f"trained already, as toy-squares/toy/{first.folder.name}"
     assert said in "\n".join(listener.lines)
@@ -53,7 +62,9 @@ def test_another_training_is_trained(bench, tmp_path, layer, more):
     assert "trained already" not in "\n".join(listener.lines)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "unfinished"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "missing", "unfinished", "journal", "inputs", "env"]
+)
 def test_a_damaged_training_is_passed_over(bench, tmp_path, damage):
     (first,), _ = bench(runs_dir=tmp_path)
     last = first.folder / "checkpoints" / "last.safetensors"
@@ -61,8 +72,15 @@ def test_a_damaged_training_is_passed_over(bench, tmp_path, damage):
         last.write_bytes(last.read_bytes()[:-10])
     elif damage == "missing":
         last.unlink()
-    else:
+    elif damage == "unfinished":
         (first.folder / "checkpoints" / "model.safetensors").unlink()
+    elif damage == "inputs":
+        config = read_json(first.folder / "config.json")
+        write_json(first.folder / "config.json", {**config, "inputs": {"config": [], "data": 1}})
+    elif damage == "journal":
+        (first.folder / "train.jsonl").write_text('{"stage": "fi')
+    else:
+        (first.folder / "env.json").unlink()
     (second,), listener = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
     assert second.state == "done"
     assert "trained already" not in "\n".join(listener.lines)
@@ -96,3 +114,32 @@ def test_a_copy_that_was_cut_short_is_made_again(bench, tmp_path, monkeypatch, u
     untrainable()
     (second,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
     assert second.state == "done"
+
+
+def test_starting_over_is_not_forgotten_when_it_is_stopped(bench, tmp_path, monkeypatch):
+    bench(runs_dir=tmp_path)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            bench(layer=OTHER_JUDGE, runs_dir=tmp_path, fresh=True)
+    (second,), listener = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert second.state == "done"
+    assert "trained already" not in "\n".join(listener.lines)
+
+
+def test_a_training_that_begins_again_has_not_ended(bench, tmp_path, monkeypatch):
+    (first,), _ = bench(runs_dir=tmp_path)
+    for name in ("checkpoints/last.safetensors", "metrics.json"):
+        (first.folder / name).unlink()
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "take", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench(runs_dir=tmp_path)
+    assert not (first.folder / "checkpoints" / "model.safetensors").exists()

@@ -2,12 +2,20 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runs.cells import TABLE
+from tests.runs.cells import TABLE, make_cell
 from vdsm_bench.config import PRECISIONS, resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
 from vdsm_bench.registry import Registry
-from vdsm_bench.runs.cell import Cell, cell_key, changes, comparable, folder_name, plan_cells
+from vdsm_bench.runs.cell import (
+    Cell,
+    KnownCells,
+    cell_key,
+    changes,
+    comparable,
+    folder_name,
+    plan_cells,
+)
 
 DATA, PROTOCOL = {"content": "c", "splits": "s"}, {"judge": "j"}
 
@@ -63,14 +71,28 @@ def test_float32_is_no_part_of_the_key_and_bf16_is():
     assert changes(TABLE, cell.at("bf16").config) == {"precision": "bf16"}
 
 
+def _at_version(version, kind, name):
+    table = Registry()
+    for each in ("models", "encoders", "decoders", "datasets", "presets"):
+        for entry in (TABLE.get(each, known) for known in TABLE.names(each)):
+            changed = (each, entry.name) == (kind, name)
+            table.add(replace(entry, version=version) if changed else entry)
+    return table
+
+
+def test_cells_of_another_version_are_not_found(tmp_path):
+    made = make_cell(tmp_path, seed=3)
+    config = resolve(TABLE, model="toy", dataset="faces", seed=3)
+    assert KnownCells(TABLE, tmp_path).seeds(config)[3].path == made.path
+    for kind, name in (("models", "toy"), ("encoders", "conv")):
+        assert not KnownCells(_at_version(2, kind, name), tmp_path).seeds(config)
+    assert KnownCells(_at_version(2, "decoders", "single"), tmp_path).seeds(config)  # not its part
+
+
 @pytest.mark.parametrize(("kind", "name"), [("models", "toy"), ("decoders", "single")])
 def test_code_that_gives_other_numbers_is_another_cell(kind, name):
     def key(version):
-        table = Registry()
-        for each in ("models", "encoders", "decoders"):
-            for entry in (TABLE.get(each, known) for known in TABLE.names(each)):
-                changed = (each, entry.name) == (kind, name)
-                table.add(replace(entry, version=version) if changed else entry)
+        table = _at_version(version, kind, name)
         config = resolve(TABLE, model="toy[decoder=single]", dataset="faces")
         return cell_key(table, config, data=DATA, protocol=PROTOCOL).key
 

@@ -144,9 +144,9 @@ def test_one_cell_that_fails_does_not_stop_the_others(bench, tmp_path):
     assert rows["broken"]["note"] == state_of(broken).note
 
 
-def test_a_judge_below_its_floor_is_known_before_anything_is_trained(bench):
+def test_a_judge_below_its_floor_is_known_before_anything_is_trained(bench, tmp_path):
     layer = {"judge": {"floor": 1.0, "epochs": 1}}
-    (outcome,), _ = bench(layer=layer)
+    (outcome,), _ = bench(layer=layer, runs_dir=tmp_path)
     assert (outcome.state, outcome.exit_code) == ("failed", 6)
     assert "failed the test gate" in outcome.error
     assert not (outcome.folder / "metrics.json").exists()
@@ -222,7 +222,8 @@ def test_identities_that_nobody_can_be_paired_with_are_named(bench, monkeypatch,
     pairs = bench("toy", layer={"training": {"fit": {"pairs": True}}}, runs_dir=tmp_path / "a")
     clips = bench("toy", runs_dir=tmp_path / "b")
     said = [
-        "3 identities have one training clip each" in "\n".join(x.lines) for _, x in (pairs, clips)
+        "identities with one training clip, which is paired with itself: 3" in "\n".join(x.lines)
+        for _, x in (pairs, clips)
     ]
     assert said == [True, False]
 
@@ -266,6 +267,14 @@ def test_clips_that_changed_since_are_refused(bench, table, data_dir, shared_run
     record = read_cell(outcome.folder)
     record.config["inputs"]["data"]["content"] = "other"
     with pytest.raises(DataError, match="other clips"):
+        restore_cell(table, record, data_dir=data_dir, reporter=listener)
+
+
+def test_a_model_of_another_version_is_refused(bench, table, data_dir, shared_runs):
+    (outcome,), listener = bench()
+    record = read_cell(outcome.folder)
+    record.config["inputs"]["config"]["model"]["version"] = 2
+    with pytest.raises(DataError, match="another version of its model"):
         restore_cell(table, record, data_dir=data_dir, reporter=listener)
 
 

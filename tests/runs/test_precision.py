@@ -46,7 +46,7 @@ def cells_of(table):
 
 
 def plan_of(table, runs_dir, asked):
-    (item,) = describe_plan(cells_of(table), runs_dir, precision=asked, fresh=False)
+    (item,) = describe_plan(table, cells_of(table), runs_dir, precision=asked, fresh=False)
     return item["action"], item["precision"]
 
 
@@ -115,7 +115,7 @@ def test_what_was_asked_for_by_hand_does_not_decide_for_auto(bench, clock, tmp_p
     assert rows["32"]["preset"] == "smoke"
     assert rows["bf16"]["preset"] == "smoke[precision=bf16]"
     (cell,) = cells_of(table)
-    known = KnownCells(tmp_path)
+    known = KnownCells(table, tmp_path)
     shown = [known.find(cell.config, asked).path for asked in ("auto", "bf16", "32")]
     assert shown == [auto.folder, auto.folder, plain.folder]
     assert known.seeds(cell.config)[0].path == auto.folder  # auto's own is shown in a suite's table

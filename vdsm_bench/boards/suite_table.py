@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from vdsm_bench.registry import Registry
 from vdsm_bench.runs.cell import Cell, KnownCells
 from vdsm_bench.runs.folder import CellRecord
 from vdsm_bench.runs.suites import BASE
@@ -30,7 +31,9 @@ PROBES = {
 Row = dict[str, Any]
 
 
-def suite_rows(cells: Sequence[Cell], runs_dir: Path, *, any_seed: bool) -> list[Row]:
+def suite_rows(
+    table: Registry, cells: Sequence[Cell], runs_dir: Path, *, any_seed: bool
+) -> list[Row]:
     """Returns a row per dataset, model and variant, from the cells that exist.
 
     Every figure is a mean over seeds; ``<name>_spread`` is their standard deviation where there
@@ -38,11 +41,12 @@ def suite_rows(cells: Sequence[Cell], runs_dir: Path, *, any_seed: bool) -> list
     stopped because its identity code had collapsed counts in ``collapsed`` and in no score.
 
     Args:
+        table: the catalogue.
         cells: as planned.
         runs_dir: where cells live.
         any_seed: take whatever seeds there are, not only those of the plan.
     """
-    known = KnownCells(runs_dir)
+    known = KnownCells(table, runs_dir)
     rows: dict[tuple[str, str, str], Row] = {}
     found: dict[tuple[str, str, str], dict[int, CellRecord]] = {}
     for cell in cells:

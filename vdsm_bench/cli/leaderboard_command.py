@@ -79,7 +79,7 @@ def _show_suite(session: Session, asked: Asked, *, as_csv: bool, as_json: bool) 
 
     table = session.catalogue()
     cells = asked.cells(session, asked.layers())
-    rows = suite_rows(cells, session.runs_dir, any_seed=asked.seeds is None)
+    rows = suite_rows(table, cells, session.runs_dir, any_seed=asked.seeds is None)
     if as_json:
         print_json(rows)
     elif as_csv:
@@ -93,7 +93,7 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
     from vdsm_bench.boards.curves import write_curves
     from vdsm_bench.runs.cell import KnownCells
 
-    known = KnownCells(session.runs_dir)
+    known = KnownCells(session.catalogue(), session.runs_dir)
     cells = asked.cells(session, asked.layers())
     found = {cell.label: known.seeds(cell.config).get(cell.config.seed) for cell in cells}
     write_curves(path, {label: cell.path for label, cell in found.items() if cell is not None})

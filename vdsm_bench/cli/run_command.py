@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,7 +64,7 @@ def command(
     cells = asked.cells(session, layers)
     if dry_run:
         short = asked.suite is not None
-        _show_plan(cells, session.runs_dir, precision, fresh, as_json, short=short)
+        _show_plan(session, cells, precision, fresh, as_json, short=short)
         return 0
     prepare_environment()
     if profile:  # torch's profiler talks unless it is told not to before torch is loaded
@@ -162,11 +161,12 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def _show_plan(
-    cells: list[Cell], runs_dir: Path, precision: str, fresh: bool, as_json: bool, *, short: bool
+    session: Session, cells: list[Cell], precision: str, fresh: bool, as_json: bool, *, short: bool
 ) -> None:
     from vdsm_bench.runs.plan import describe_plan
 
-    plan = describe_plan(cells, runs_dir, precision=precision, fresh=fresh)
+    table, runs_dir = session.catalogue(), session.runs_dir
+    plan = describe_plan(table, cells, runs_dir, precision=precision, fresh=fresh)
     if as_json:
         print_json(plan)
         return

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vdsm_bench.config import content_key
 from vdsm_bench.errors import DataError
-from vdsm_bench.files import write_bytes
+from vdsm_bench.files import read_json, write_bytes, write_json
 from vdsm_bench.runs.cell import CellKey
-from vdsm_bench.runs.folder import CellFolder, CellRecord, read_cell
+from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.training.checkpoint import read_checkpoint
 
 #: sections of the configuration that training never reads; ``preset`` is a name for the others
 _NOT_TRAINED_ON = ("judge", "evaluation", "preset")
-#: what is taken over; with the last of them a cell has been trained
-_TAKEN = ("train.jsonl", "env.json", "checkpoints/last.safetensors")
+_JOURNAL, _LAST = "train.jsonl", "checkpoints/last.safetensors"
+#: whose training a cell took over, and the machine that it was done on
+_ADOPTED = "adopted.json"
 
 
 def training_key(inputs: Mapping[str, Any]) -> str:
@@ -31,8 +34,8 @@ def training_key(inputs: Mapping[str, Any]) -> str:
 def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
     """Gives a cell that has no training yet that of one which differs in judge or scores alone.
 
-    Only a training that ended is taken, with its figures and the description of its machine; the
-    cells of one model and dataset are neighbours. One that is damaged is passed over.
+    Only a training that ended is taken, and none where the cell was begun to start over. The cells
+    of one model and dataset are neighbours; one that is damaged or goes away is passed over.
 
     Args:
         folder: of the cell, which this process holds.
@@ -40,34 +43,47 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
 
     Returns:
         What the cell is called whose training it was, or None.
+
+    Raises:
+        DataError: the cell's own folder cannot be written.
     """
-    if (folder.path / _TAKEN[-1]).exists():
+    if (folder.path / _LAST).exists() or read_json(folder.config_file).get("fresh"):
         return None
     wanted = training_key(key.inputs)
     for config in sorted(folder.path.parent.glob("[!.]*/config.json")):
-        other = CellFolder(config.parent)
-        record = read_cell(other.path)
-        if other.path == folder.path or record.problem is not None:
+        if config.parent == folder.path:
             continue
-        if _training_of(record) == wanted and _trained(other):
-            for name in _TAKEN:
-                write_bytes(folder.path / name, (other.path / name).read_bytes())
-            return record.label
+        try:
+            found = _ended_training(config.parent, wanted)
+        except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # whatever is wrong with a neighbour: this cell is trained by itself
+        if found is not None:
+            adopted, journal, last = found
+            write_json(folder.path / _ADOPTED, adopted)
+            write_bytes(folder.path / _JOURNAL, journal)
+            write_bytes(folder.path / _LAST, last)  # with this one the cell has been trained
+            return str(adopted["trained_as"])
     return None
 
 
-def _training_of(record: CellRecord) -> str | None:
-    inputs = (record.config or {}).get("inputs")
-    if not isinstance(inputs, dict) or not {"config", "data"} <= inputs.keys():
+def trained_as(folder: CellFolder) -> str | None:
+    """Returns what the cell is called whose training this one took over, or None."""
+    path = folder.path / _ADOPTED
+    return str(read_json(path)["trained_as"]) if path.exists() else None
+
+
+def _ended_training(path: Path, wanted: str) -> tuple[dict[str, Any], bytes, bytes] | None:
+    """Reads the training of a neighbour, if it is the wanted one and ended."""
+    record = read_cell(path)
+    if record.config is None or training_key(record.config["inputs"]) != wanted:
         return None
-    return training_key(inputs)
-
-
-def _trained(folder: CellFolder) -> bool:
-    if not all((folder.path / name).exists() for name in (*_TAKEN, folder.weights_file)):
-        return False
-    try:
-        read_checkpoint(folder.path / _TAKEN[-1])
-    except DataError:
-        return False
-    return True
+    if not CellFolder(path).weights_file.exists():
+        return None
+    read_checkpoint(path / _LAST)
+    journal, last = (path / _JOURNAL).read_bytes(), (path / _LAST).read_bytes()
+    for line in journal.splitlines():
+        json.loads(line)
+    known = path / _ADOPTED
+    if known.exists():
+        return read_json(known), journal, last
+    return {"trained_as": record.label, "env": read_json(path / "env.json")}, journal, last

@@ -120,10 +120,14 @@ def cell_key(
         data: content hash of the clips and key of the splits.
         protocol: key of the judge and versions of the scores.
     """
-    tree = comparable(config)
-    model = {"name": config.model.name, **config.model.arguments}
-    tree["model"] = complete_part(table, "models", model)
+    tree = complete(table, config)
     return CellKey({"config": tree, "data": dict(data), "protocol": dict(protocol)})
+
+
+def complete(table: Registry, config: CellConfig) -> dict[str, Any]:
+    """Returns :func:`comparable` with the model's parts, defaults and versions stated."""
+    model = {"name": config.model.name, **config.model.arguments}
+    return {**comparable(config), "model": complete_part(table, "models", model)}
 
 
 def comparable(config: CellConfig) -> dict[str, Any]:
@@ -188,15 +192,22 @@ def folder_name(instance: str) -> str:
 
 
 class KnownCells:
-    """The cells under a runs folder, found by their configuration without opening their data."""
+    """The cells under a runs folder, found by their configuration without opening their data.
 
-    def __init__(self, runs_dir: Path) -> None:
+    Args:
+        table: the catalogue; cells of another version of a component are not found.
+        runs_dir: where cells live.
+    """
+
+    def __init__(self, table: Registry, runs_dir: Path) -> None:
+        self._table = table
         self._by_seed: dict[str, dict[int, CellRecord]] = {}
         found = scan_cells(runs_dir)
         for record in sorted(found, key=lambda each: each.status.time if each.status else ""):
             # of two that differ in their data alone the newer is kept
-            tree = (record.config or {}).get("comparable")
-            if isinstance(tree, dict):
+            inputs = (record.config or {}).get("inputs")
+            tree = inputs.get("config") if isinstance(inputs, dict) else None
+            if isinstance(tree, dict) and "seed" in tree:
                 self._by_seed.setdefault(_but_for_seed(tree), {})[tree["seed"]] = record
 
     def find(self, config: CellConfig, asked: str) -> CellRecord | None:
@@ -213,7 +224,7 @@ class KnownCells:
         """
         found: dict[int, CellRecord] = {}
         for precision in PRECISIONS:
-            tree = comparable(config.model_copy(update={"precision": precision}))
+            tree = complete(self._table, config.model_copy(update={"precision": precision}))
             for seed, record in self._by_seed.get(_but_for_seed(tree), {}).items():
                 chosen = auto_reason(record.config or {}) is not None
                 fits = chosen if asked == "auto" else asked in (precision, None)

@@ -23,10 +23,10 @@ from vdsm_bench.errors import (
 )
 from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
-from vdsm_bench.runs.adoption import adopt_training
+from vdsm_bench.runs.adoption import adopt_training, trained_as
 from vdsm_bench.runs.alarm import CollapseAlarm
 from vdsm_bench.runs.bench import Bench
-from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes, comparable
+from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes
 from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.environment import describe_environment
@@ -41,9 +41,9 @@ from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.runs.row import describe_row, supervision_of
 from vdsm_bench.runs.scores import add_scores, lacking
-from vdsm_bench.training.trainer import Trainer, TrainingSummary
+from vdsm_bench.training.trainer import Trainer
 
-_ALONE = "warning: {} identities have one training clip each, and are paired with that clip itself"
+_ALONE = "warning: identities with one training clip, which is paired with itself: {}"
 #: what a cell is called that an error stopped, where it is not "failed"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
 
@@ -232,12 +232,13 @@ def _finished(folder: CellFolder) -> dict[str, Any] | None:
 
 
 def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, desk: Desk) -> None:
+    before = read_cell(folder.path).config or {}
     content = {
         "key": key.key,
         "group": key.group,
+        "fresh": desk.context.fresh or before.get("fresh") is True,
         "instance": cell.instance,
         "config": cell.config.model_dump(mode="json"),
-        "comparable": comparable(cell.config),
         "changes": changes(desk.context.table, cell.config),
         "precision": choice.as_json(),
         "inputs": dict(key.inputs),
@@ -255,24 +256,19 @@ def _note(cell: Cell, folder: CellFolder, desk: Desk, text: str) -> None:
     desk.context.reporter.say(f"{cell.label}: {text}")
 
 
-def _train(
+def _trainer(
     cell: Cell,
-    key: CellKey,
     folder: CellFolder,
     bench: Bench,
     protocol: ScoringProtocol,
     desk: Desk,
     model: VideoModel,
-) -> TrainingSummary:
+) -> Trainer:
     config = cell.config
     alarm = CollapseAlarm(desk.context.table, model, config.training)
     sampler = bench.sampler(config.seed, desk.device)
     if sampler.alone and any(stage.pairs for stage in config.training.values()):
         _note(cell, folder, desk, _ALONE.format(sampler.alone))
-    folder.write_status("training")
-    donor = None if desk.context.fresh else adopt_training(folder, key)
-    if donor is not None:
-        _note(cell, folder, desk, f"trained already, as {donor}; its training is taken over")
     return Trainer(
         model,
         config.training,
@@ -285,7 +281,7 @@ def _train(
         alarm=alarm if desk.context.stop_on_collapse else None,
         progress=desk.context.reporter.progress,
         say=partial(_note, cell, folder, desk),
-    ).train()
+    )
 
 
 def _work(
@@ -299,13 +295,18 @@ def _work(
 ) -> dict[str, Any]:
     context, config = desk.context, cell.config
     context.reporter.say(f"{cell.label}: {folder.path}")
+    donor = adopt_training(folder, key)
+    if donor is not None:
+        _note(cell, folder, desk, f"trained already, as {donor}; its training is taken over")
+    trainer = _trainer(cell, folder, bench, protocol, desk, model)
     # the judge before the model: where it fails its gates, nothing has been trained in vain
     folder.write_status("judging")
     judging = time.monotonic()
     judge = protocol.obtain_judge(context.runs_dir, context.reporter)
     obtain_controls(protocol, judge, context.reporter)
     judged = time.monotonic() - judging
-    summary = _train(cell, key, folder, bench, protocol, desk, model)
+    folder.write_status("training")
+    summary = trainer.train()
     model.eval()
     health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).look(model)
     if health.warning is not None:
@@ -323,6 +324,7 @@ def _work(
         "training_seconds": round(summary.seconds, 3),
         "training_steps": dict(summary.steps),
         "training_step": dict(summary.manners),
+        "trained_as": trained_as(folder),
         "collapsed": health.collapsed,
         "note": health.warning,
         "health": health.figures,

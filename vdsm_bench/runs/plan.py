@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vdsm_bench.registry import Registry
 from vdsm_bench.runs.cell import Cell, KnownCells
 from vdsm_bench.runs.folder import CellRecord
 
@@ -13,14 +14,14 @@ _ACTIONS = {"done": "reuse", "damaged": "start over (its files are damaged)"}
 
 
 def describe_plan(
-    cells: Sequence[Cell], runs_dir: Path, *, precision: str, fresh: bool
+    table: Registry, cells: Sequence[Cell], runs_dir: Path, *, precision: str, fresh: bool
 ) -> list[dict[str, Any]]:
     """Returns for every cell what would be done, JSON-able; no precision is measured.
 
     Whether a cell exists is told from its configuration alone: data that changed since makes it a
     new cell all the same.
     """
-    known = KnownCells(runs_dir)
+    known = KnownCells(table, runs_dir)
     return [_describe(cell, known.find(cell.config, precision), precision, fresh) for cell in cells]
 
 

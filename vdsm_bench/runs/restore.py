@@ -10,7 +10,7 @@ from vdsm_bench.devices import choose_device
 from vdsm_bench.errors import CellError, DataError
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
-from vdsm_bench.runs.cell import Cell
+from vdsm_bench.runs.cell import Cell, complete
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.folder import CellFolder, CellRecord
 from vdsm_bench.runs.media import write_media
@@ -25,15 +25,20 @@ def restore_cell(
     """Rebuilds the model of a finished cell, in evaluation mode, and its bench.
 
     Raises:
-        DataError: damaged configuration or weights, or clips that changed since.
+        DataError: damaged configuration or weights; clips, or the model, that changed since.
     """
     if record.config is None:
         raise DataError(record.problem or f"{record.path} holds no configuration.")
     config = validate(CellConfig, record.config["config"], str(record.path / "config.json"))
     store = open_store(table, config.data.dataset, data_dir, reporter)
     bench = Bench.of(store, config.data, config.evaluation.part)
-    trained_on = record.config.get("inputs", {}).get("data")
-    if trained_on != bench.key:
+    inputs = record.config.get("inputs", {})
+    if inputs.get("config", {}).get("model") != complete(table, config)["model"]:
+        raise DataError(
+            f"{record.label} was trained by another version of its model than this one.",
+            hint="vdsm-bench run ...   (trains a new cell)",
+        )
+    if inputs.get("data") != bench.key:
         raise DataError(
             f"{record.label} was trained on other clips than {store.folder} holds now.",
             hint="vdsm-bench run ...   (trains a new cell on these clips)",

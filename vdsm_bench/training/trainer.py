@@ -236,6 +236,7 @@ class Trainer:
         path = self._checkpoints / LAST
         if not path.exists():
             position = Position(self.stages[0].name, 0, 0.0)
+            (self._checkpoints / WEIGHTS).unlink(missing_ok=True)  # they stand for an end
             self._journal.rewind(position.stage, 0)
             return {}, position
         tensors, position = read_checkpoint(path)

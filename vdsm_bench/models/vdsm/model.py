@@ -370,9 +370,9 @@ class VDSM(VideoModel):
 
     def regenerate(self, codes: Codes, n_frames: int, stage: str) -> Tensor:
         """Returns clips of s and d; in ``pretrain``, which trains no dynamics, of s and z_t."""
-        if stage == "sequence" or codes.pose is None:
+        if stage != "pretrain" or codes.pose is None:
             return self.generate(codes, n_frames)
-        return self._draw(codes.pose, codes.identity)
+        return self._draw(codes.pose[:, :n_frames], codes.identity)
 
     def sample(
         self,
