@@ -76,8 +76,9 @@ def test_the_pull_grows_with_what_a_pixel_is_worth():
 
 
 def test_pulls_are_measured_for_the_variants_that_a_pattern_names(monkeypatch, capsys, tmp_path):
-    arguments = ["--variants", "heat-2*,base", "--clips", "2", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["pull", *arguments])
+    arguments = ["--variants", "heat-2*,base", "--clips", "2"]
+    places = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
+    monkeypatch.setattr(sys, "argv", ["pull", *arguments, *places])
     pull.main()
     lines = [line for line in capsys.readouterr().out.splitlines() if "mug-synthetic | " in line]
     assert [line.split(" | ")[1] for line in lines] == ["base", "heat-20-20"]
