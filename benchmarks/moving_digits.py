@@ -19,7 +19,7 @@ from scipy.ndimage import affine_transform
 
 from vdsm_bench.data.digits import SIDE, read_mnist
 from vdsm_bench.data.store import ByteArray
-from vdsm_bench.errors import DataError
+from vdsm_bench.errors import DataError, disk_error
 
 MOVEMENTS = ("turn_left", "turn_right", "grow", "shrink", "sway", "hop")
 IDENTITIES, TAKES, FRAMES, SIZE = 60, 5, 14, 48
@@ -123,7 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     try:
         print(f"{write(chosen.mnist, chosen.folder)} clips in {chosen.folder}")
-    except DataError as error:
+    except (DataError, OSError) as found:
+        error = disk_error(found) if isinstance(found, OSError) else found
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
