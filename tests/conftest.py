@@ -17,6 +17,18 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def exact_products():
+    """Products and convolutions of a GPU in float32, and in one order of adding up."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
 def run_python(tmp_path):
     """Runs a line of Python in a process of its own; fails with its output where it fails."""
 

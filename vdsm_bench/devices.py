@@ -133,7 +133,8 @@ def prepare_process() -> None:
     * Lets float32 products go through oneDNN, which uses the chip's full vector width. That is
       torch's "medium", still float32 arithmetic on a chip without matrix units for bfloat16; on
       one with them it is left out, because it would round to bfloat16 unasked.
-    * On CUDA, lets them round their factors to TF32, as convolutions do there anyway.
+    * On CUDA, lets them round their factors to TF32, as convolutions do there anyway, and has
+      convolutions add up in one order, so that the same seed gives the same weights.
     """
     import torch
 
@@ -143,6 +144,7 @@ def prepare_process() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
     rounds = torch.cpu.get_capabilities().get("amx_bf16", False)
     torch.set_float32_matmul_precision("high" if rounds else "medium")
+    torch.backends.cudnn.deterministic = True
 
 
 def launch_fabric(device: str) -> Fabric:

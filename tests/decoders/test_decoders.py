@@ -1,3 +1,6 @@
+import importlib.util
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,6 +92,69 @@ def test_upconvolve_equals_leaky_relu_and_conv_transpose(outside, n, t, side, gr
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+#: what Triton's interpreter does on a processor, beside torch's own transposed convolution
+INTERPRETED = """
+import sys, torch
+from torch.nn import functional as F
+from vdsm_bench.decoders.overlap_kernels import add_up, cut
+
+torch.manual_seed(0)
+for g, n, h, w, inside, c in [(2, 3, 4, 4, 5, 3), (1, 1, 1, 1, 2, 1), (2, 2, 3, 5, 6, 20)]:
+    x = torch.randn(g, n, h, w, inside)
+    weight, bias = torch.randn(g, inside, 4, 4, c), torch.randn(g, c)
+    patches = torch.bmm(x.flatten(1, 3), weight.view(g, inside, -1))
+    ours = add_up(patches, bias, (g, n, h, w))
+    plain = torch.stack([
+        F.conv_transpose2d(x[k].permute(0, 3, 1, 2), weight[k].permute(0, 3, 1, 2), bias[k],
+                           stride=2, padding=1).permute(0, 2, 3, 1)
+        for k in range(g)
+    ])
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    pictures = torch.randn_like(plain)  # cutting is the transpose of adding up
+    added = add_up(patches, torch.zeros_like(bias), (g, n, h, w))
+    both = (added * pictures).sum(), (patches * cut(pictures)).sum()
+    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-4)
+    short = add_up(patches.bfloat16(), bias, (g, n, h, w))
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short.float(), plain, rtol=0.02, atol=0.05)
+print("checked", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_kernels_of_the_overlap_are_those_of_a_transposed_convolution(run_python):
+    assert "checked" in run_python(INTERPRETED, TRITON_INTERPRET="1").stderr
+
+
+def test_where_kernels_do_not_work_torchs_operators_do_and_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vdsm_bench.decoders.overlap_kernels", None)
+    with pytest.warns(RuntimeWarning, match="Triton does not work here: ModuleNotFoundError"):
+        assert upconvolution._kernels_of.__wrapped__(torch.device("cpu")) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("exact_products")
+@pytest.mark.parametrize("outside", [3, 16])
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(("kind", "near"), [(torch.float32, 1e-4), (torch.bfloat16, 0.02)])
+def test_a_gpu_upconvolves_as_a_processor_does(outside, kernels, kind, near, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(upconvolution, "_kernels", lambda pictures: None)
+    torch.manual_seed(0)
+    given = torch.randn(3, 2, 4, 4, 5), torch.randn(3, 5, 4, 4, outside), torch.randn(3, outside)
+    upstream = torch.randn(3, 2, 8, 8, outside)
+
+    def found(device, dtype):
+        x, weight, bias = (each.to(device).requires_grad_() for each in given)
+        made = upconvolution.upconvolve(x.to(dtype), weight.to(dtype), bias, slope=0.2)
+        return made, *torch.autograd.grad(made, (x, weight, bias), upstream.to(made))
+
+    for mine, theirs in zip(found("cuda", kind), found("cpu", torch.float32), strict=True):
+        assert (mine.float().cpu() - theirs).norm() <= near * theirs.norm()
+    if kernels:
+        assert upconvolution._kernels(torch.zeros(1, device="cuda")) is not None
 
 
 @pytest.mark.parametrize("kind", [MixtureOfExpertsDecoder, SingleDecoder])

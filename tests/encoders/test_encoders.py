@@ -1,10 +1,14 @@
+import copy
+
 import pytest
 import torch
+from antialiased_cnns import BlurPool
 from torch import nn
 
 from vdsm_bench.contracts import ClipShape
 from vdsm_bench.encoders.blurpool import BlurPoolEncoder
 from vdsm_bench.encoders.blurpool_released import ReleasedBlurPoolEncoder
+from vdsm_bench.encoders.blurred_stack import along, blur
 from vdsm_bench.encoders.timm_backbone import TimmEncoder
 from vdsm_bench.errors import UsageError
 
@@ -96,3 +100,40 @@ def test_a_missing_module_names_the_pip_line():
 
     with pytest.raises(MissingDependencyError, match="pip install --upgrade no-such-thing"):
         import_optional("no_such_thing", package="no-such-thing")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(7, 4), (4, 9), (63, 30)])
+def test_a_blur_by_products_is_the_pools(stride, height, width):
+    pool = BlurPool(3, filt_size=4, stride=stride)
+    ours = torch.randn(2, 3, height, width, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    blurred, pooled = blur(ours, along(pool, height), along(pool, width)), pool(theirs)
+    torch.testing.assert_close(blurred, pooled, rtol=1e-5, atol=1e-6)
+    direction = torch.randn_like(pooled)
+    blurred.backward(direction)
+    pooled.backward(direction)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", [BlurPoolEncoder, ReleasedBlurPoolEncoder])
+def test_checkpoints_hold_the_filters_and_not_what_follows_from_them(encoder):
+    names = encoder(clip=CLIP).state_dict()
+    assert sum(name.endswith("filt") for name in names) == 4
+    assert not [name for name in names if "rows" in name or "columns" in name]
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("exact_products")
+@pytest.mark.parametrize("encoder", [BlurPoolEncoder, ReleasedBlurPoolEncoder])
+def test_a_gpu_encodes_as_a_processor_does(encoder):
+    here = encoder(clip=CLIP)
+    there = copy.deepcopy(here).cuda()
+    frames = torch.rand(3, 3, 64, 64)
+    features = here(frames)
+    found = there(frames.cuda())
+    found.square().sum().backward()
+    features.square().sum().backward()
+    torch.testing.assert_close(found.cpu(), features, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(there.parameters(), here.parameters(), strict=True):
+        assert (mine.grad.cpu() - theirs.grad).norm() <= 1e-4 * theirs.grad.norm()

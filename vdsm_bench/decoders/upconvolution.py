@@ -3,12 +3,17 @@
 A transposed convolution (kernel 4, stride 2, padding 1) is a product, which makes a 4 x 4 patch of
 every pixel, and an overlap-add of the patches. Done for many clips at once it needs no loop and
 no grouped convolution. The LeakyReLU in front and the bias belong to the same function, so
-that the step keeps nothing but the layer's input for the way back.
+that the step keeps nothing but the layer's input for the way back. On a GPU the overlap-add is a
+kernel of our own where Triton is there, as it is beside torch on Linux.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import warnings
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,8 +34,16 @@ class _Upconvolution(torch.autograd.Function):
     def forward(ctx: Any, pictures: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
         g, n, height, width, inside = pictures.shape
         outside = weight.shape[-1]
-        planes = outside < _FEW_CHANNELS
+        ctx.save_for_backward(pictures, weight)
+        ctx.slope = slope
         flat = weight.reshape(g, inside, 16 * outside)
+        if (kernels := _kernels(pictures)) is not None:
+            active = functional.leaky_relu(pictures, slope).flatten(1, 3)
+            summed: Tensor = kernels.add_up(
+                torch.bmm(active, flat), bias.contiguous(), (g, n, height, width)
+            )
+            return summed
+        planes = outside < _FEW_CHANNELS
         result = pictures.new_empty(
             (g, outside, n, 2 * height, 2 * width)
             if planes
@@ -46,8 +59,6 @@ class _Upconvolution(torch.autograd.Function):
                 patches = torch.bmm(active, flat[part])
                 patches = patches.view(-1, n, height, width, 4, 4, outside)
                 _add_channels_last(patches, bias[part], result[part])
-        ctx.save_for_backward(pictures, weight)
-        ctx.slope = slope
         return result.permute(0, 2, 3, 4, 1) if planes else result
 
     @staticmethod
@@ -57,15 +68,19 @@ class _Upconvolution(torch.autograd.Function):
         (grad,) = grads
         g, _, _, _, inside = pictures.shape
         outside = weight.shape[-1]
-        planes = outside < _FEW_CHANNELS
+        kernels = _kernels(pictures)
+        planes = kernels is None and outside < _FEW_CHANNELS
         flat = weight.reshape(g, inside, 16 * outside)
         wants_pictures, wants_weight, wants_bias, _ = ctx.needs_input_grad
         of_pictures = torch.empty_like(pictures) if wants_pictures else None
         of_weight = torch.empty_like(flat) if wants_weight else None
         for part in _parts(pictures, 16 * outside):
-            piece = grad[part].permute(0, 4, 1, 2, 3) if planes else grad[part]
-            patches = _patches_of_planes(piece) if planes else _patches_channels_last(piece)
-            patches = patches.transpose(1, 2) if planes else patches  # [g, N H W, 16 C]
+            if planes:
+                patches = _patches_of_planes(grad[part].permute(0, 4, 1, 2, 3)).transpose(1, 2)
+            elif kernels is not None:
+                patches = kernels.cut(grad[part].contiguous())
+            else:
+                patches = _patches_channels_last(grad[part])  # [g, N H W, 16 C], as the others
             if of_pictures is not None:
                 _leaky_gradient(
                     torch.bmm(patches, flat[part].transpose(1, 2)),
@@ -83,6 +98,29 @@ class _Upconvolution(torch.autograd.Function):
             of_bias if wants_bias else None,
             None,
         )
+
+
+def _kernels(pictures: Tensor) -> ModuleType | None:
+    """Returns the kernels for these pictures, or None where torch's operators have to do."""
+    fits = pictures.is_cuda and pictures.dtype in (torch.float32, torch.bfloat16)
+    return _kernels_of(pictures.device) if fits else None
+
+
+@functools.cache
+def _kernels_of(device: torch.device) -> ModuleType | None:
+    try:
+        kernels = importlib.import_module("vdsm_bench.decoders.overlap_kernels")
+        patches = torch.zeros(1, 1, 16, device=device)
+        kernels.cut(kernels.add_up(patches, patches[0, :, :1].contiguous(), (1, 1, 1, 1)))
+    except Exception as error:  # whatever it is: Triton, its compiler or the device
+        warnings.warn(
+            f"decoders run on torch's operators, which is slower, because Triton does not work "
+            f"here: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return kernels
 
 
 def _parts(pictures: Tensor, patch: int) -> Iterator[slice]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameEncoder
+from vdsm_bench.encoders.blurred_stack import BlurredStack
 from vdsm_bench.errors import UsageError
 from vdsm_bench.initialisation import keep_signal
 from vdsm_bench.optional import import_optional
@@ -60,13 +61,13 @@ class BlurPoolEncoder(FrameEncoder):
             layers += [nn.Conv2d(inside, outside, 4, stride, padding), nn.LeakyReLU(inplace=True)]
             if index < len(channels) - 1:
                 layers.append(blur_pool(outside, filt_size=4, stride=1))
-        self.layers = nn.Sequential(*layers, nn.Flatten())
+        seen = torch.zeros(1, clip.channels, clip.height, clip.width)
+        self.layers = BlurredStack(*layers, nn.Flatten(), frames=seen)
         if start == "kept-signal":
             keep_signal(self.layers)
         self.feature_dim = channels[-1] * height * width
 
     def forward(self, frames: Tensor) -> Tensor:
         """Returns features ``[N, feature_dim]``."""
-        # channels last: half the time on a CPU, where the blur's depthwise convolution dominates
-        features: Tensor = self.layers(frames.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.layers(frames)
         return features

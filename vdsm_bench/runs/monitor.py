@@ -24,8 +24,9 @@ EVERY_EPOCH, AT_THE_END = 128, 512
 #: one in so many of them, and no fewer than so many, is regenerated with its own identity code
 #: and with another clip's
 _SWAPPED, _LEAST_SWAPPED = 16, 8
-#: clips that are encoded at once: at the paper's size 512 would take 16 GB
-_TOGETHER = 32
+#: clips that are encoded at once: at the paper's size 512 would take 16 GB; on a GPU, where a look
+#: is mostly waiting for calls, as many as an epoch's look has
+_TOGETHER, _TOGETHER_ON_CUDA = 32, 128
 #: standard errors by which a probe must beat chance
 _MARGIN = 2.0
 Probes = dict[str, dict[str, float]]
@@ -123,7 +124,8 @@ class Monitor:
     def _codes(self, model: VideoModel, clips: Tensor) -> tuple[Codes, Codes | None]:
         """Returns clips' codes, and the scales of their posteriors where the model has such."""
         means, scales = [], []
-        for some in torch.split(clips, _TOGETHER):
+        together = _TOGETHER_ON_CUDA if self._device == "cuda" else _TOGETHER
+        for some in torch.split(clips, together):
             part = some.to(self._device)
             found = model.posteriors(part)
             means.append(model.encode(part) if found is None else found[0])

@@ -108,7 +108,9 @@ def _seconds(once: Callable[[Precision], None], precision: Precision) -> float:
 
 
 def _device_seconds(once: Callable[[Precision], None], precision: Precision) -> float:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    # with acc_events, or torch warns of cycles, of which there is one
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         once(precision)
         torch.cuda.synchronize()
     return float(sum(event.self_device_time_total for event in profile.key_averages())) / 1e6

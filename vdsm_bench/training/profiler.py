@@ -76,7 +76,7 @@ def profile_stage(trainer: Trainer, stage: Stage, trace: Path) -> list[Operation
         work = trainer.begin(stage)
         for number in range(_WARM_UP):
             trainer.take(work, (n_steps // 2 + number) % n_steps)
-        with profile(activities=activities) as seen:
+        with profile(activities=activities, acc_events=True) as seen:
             for number in range(_STEPS):
                 with record_function(_STEP):
                     trainer.take(work, (n_steps // 2 + _WARM_UP + number) % n_steps)

@@ -37,8 +37,8 @@ from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep
 LOG_EVERY = 10
 #: seconds between two checkpoints; how often they are written changes no number
 CHECKPOINT_SECONDS = 20.0
-#: and no fewer than so many times the seconds that the last one took
-CHECKPOINT_REST = 20.0
+#: and no fewer than so many times the seconds that the last one took: 2 % of the time at most
+CHECKPOINT_REST = 50.0
 LAST, WEIGHTS = "last.safetensors", "model.safetensors"
 
 EpochHook = Callable[[str, int, VideoModel], Mapping[str, Any]]
