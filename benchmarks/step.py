@@ -15,6 +15,7 @@ the peak is that of a square product in the program's process, in the precision 
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -231,9 +232,14 @@ def main() -> None:
         for stage in given.stages.split(","):
             print(f"{setting} {stage}", file=sys.stderr, flush=True)
             task = Task(setting, stage, given.preset, given.device)
-            rows += measure(
+            found = measure(
                 task, precisions, given.repeats, given.threads, naive=not given.no_naive
             )
+            for row in found:  # at once: a run that is cut off has not measured for nothing
+                print(
+                    f"  {row['precision']}: {json.dumps(row['stock'])}", file=sys.stderr, flush=True
+                )
+            rows += found
     about = [row.pop("machine") for row in rows][0]
     record("step", {"rows": rows}, about=about, out=given.out, render=render)
 
