@@ -110,7 +110,7 @@ def _row(
 
 
 def _giga(forms: dict[str, Any], what: str) -> dict[str, float]:
-    return {form: round(found[what] / 1e9, 3) for form, found in forms.items()}
+    return {form: round(found[what] / 1e9, 3) for form, found in forms.items() if what in found}
 
 
 def compare(taken: dict[str, list[Taken]], precision: str) -> dict[str, Any]:

@@ -14,9 +14,10 @@ def capabilities(monkeypatch):
     def pretend(**there):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
 
-    before = torch.get_float32_matmul_precision()
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.deterministic
     yield pretend
-    torch.set_float32_matmul_precision(before)
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.deterministic = before[1]
 
 
 def test_float32_is_never_rounded_to_bfloat16_unasked(capabilities):
@@ -26,6 +27,12 @@ def test_float32_is_never_rounded_to_bfloat16_unasked(capabilities):
     capabilities(avx512_bf16=True, amx_bf16=True)
     prepare_process()
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_convolutions_of_a_gpu_add_up_in_one_order(capabilities):
+    torch.backends.cudnn.deterministic = False
+    prepare_process()
+    assert torch.backends.cudnn.deterministic
 
 
 def test_float32_products_are_float32_here():

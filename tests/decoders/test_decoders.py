@@ -101,7 +101,9 @@ from torch.nn import functional as F
 from vdsm_bench.decoders.overlap_kernels import add_up, cut
 
 torch.manual_seed(0)
-for g, n, h, w, inside, c in [(2, 3, 4, 4, 5, 3), (1, 1, 1, 1, 2, 1), (2, 2, 3, 5, 6, 20)]:
+for g, n, h, w, inside, c in [
+    (2, 3, 4, 4, 5, 3), (1, 1, 1, 1, 2, 1), (2, 2, 3, 5, 6, 20), (1, 1, 2, 9, 3, 128),
+]:
     x = torch.randn(g, n, h, w, inside)
     weight, bias = torch.randn(g, inside, 4, 4, c), torch.randn(g, c)
     patches = torch.bmm(x.flatten(1, 3), weight.view(g, inside, -1))
@@ -136,7 +138,7 @@ def test_where_kernels_do_not_work_torchs_operators_do_and_it_is_said(monkeypatc
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("exact_products")
-@pytest.mark.parametrize("outside", [3, 16])
+@pytest.mark.parametrize("outside", [3, 16, 160])  # 160: a row is more than one program writes
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize(("kind", "near"), [(torch.float32, 1e-4), (torch.bfloat16, 0.02)])
 def test_a_gpu_upconvolves_as_a_processor_does(outside, kernels, kind, near, monkeypatch):

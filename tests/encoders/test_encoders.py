@@ -6,6 +6,7 @@ from antialiased_cnns import BlurPool
 from torch import nn
 
 from vdsm_bench.contracts import ClipShape
+from vdsm_bench.encoders import blurred_stack
 from vdsm_bench.encoders.blurpool import BlurPoolEncoder
 from vdsm_bench.encoders.blurpool_released import ReleasedBlurPoolEncoder
 from vdsm_bench.encoders.blurred_stack import along, blur
@@ -104,7 +105,9 @@ def test_a_missing_module_names_the_pip_line():
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(7, 4), (4, 9), (63, 30)])
-def test_a_blur_by_products_is_the_pools(stride, height, width):
+@pytest.mark.parametrize("together", [65_535, 5])
+def test_a_blur_by_products_is_the_pools(stride, height, width, together, monkeypatch):
+    monkeypatch.setattr(blurred_stack, "_TOGETHER", together)
     pool = BlurPool(3, filt_size=4, stride=stride)
     ours = torch.randn(2, 3, height, width, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()

@@ -13,6 +13,7 @@ from tests.training.toys import Duel, Noise
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
 from vdsm_bench.data.clips import to_unit
+from vdsm_bench.devices import prepare_process
 from vdsm_bench.errors import DivergedError
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.trainer import Trainer
@@ -58,6 +59,8 @@ def test_graphs_train_as_single_steps_do(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_the_same_seed_gives_the_same_weights(tmp_path, precision):
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = True, False
+    prepare_process()  # the fixture sets back what it sets
     first, second = (
         _train(tmp_path / str(time), precision=precision)[0].state_dict() for time in (1, 2)
     )

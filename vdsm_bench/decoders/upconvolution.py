@@ -110,14 +110,18 @@ def _kernels(pictures: Tensor) -> ModuleType | None:
 def _kernels_of(device: torch.device) -> ModuleType | None:
     try:
         kernels = importlib.import_module("vdsm_bench.decoders.overlap_kernels")
-        patches = torch.zeros(1, 1, 16, device=device)
-        kernels.cut(kernels.add_up(patches, patches[0, :, :1].contiguous(), (1, 1, 1, 1)))
+        ones = torch.ones(1, 1, 16, device=device)
+        summed = kernels.add_up(ones, ones[0, :, :1].contiguous(), (1, 1, 1, 1))
+        if summed.sum().item() != 8 or kernels.cut(summed).sum().item() != 8:
+            raise ArithmeticError("its sums are wrong")
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever it is: Triton, its compiler or the device
         warnings.warn(
             f"decoders run on torch's operators, which is slower, because Triton does not work "
             f"here: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
         return None
     return kernels

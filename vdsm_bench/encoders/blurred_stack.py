@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_TOGETHER = 65_535
+
 
 class BlurredStack(nn.Sequential):
     """Layers of which some are BlurPools; on a GPU each of those is two matrix products.
 
     A blur is linear and takes rows and columns in turn, edges included: R x C^T for every channel.
-    On a GPU, whose depthwise convolution spends most of an encoder's time, the products take a
-    third of it; on a CPU they take longer than the convolution.
+    On a GPU, whose depthwise convolution and reflected edges take most of an encoder's time, the
+    products take little; on a CPU they gain nothing, and at 64 x 64 they take longer.
 
     Args:
         layers: in turn; a BlurPool is told by its filter.
@@ -57,7 +59,7 @@ def along(pool: Any, side: int) -> Tensor:
     # the filter's sum over columns, moved down the rows of the identity; its padded columns go
     taps = pool.filt[:1].sum(3, keepdim=True)
     before = pool.pad_sizes[0]
-    padded = pool.pad(torch.eye(side, dtype=taps.dtype).view(1, 1, side, side))
+    padded = pool.pad(torch.eye(side).to(taps).view(1, 1, side, side))
     blurred = functional.conv2d(padded, taps, stride=(pool.stride, 1))
     return blurred[0, 0, :, before : before + side].contiguous()
 
@@ -75,6 +77,11 @@ def blur(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     x = pictures.permute(0, 2, 3, 1).contiguous()
     n, height, width, channels = x.shape
-    x = torch.bmm(columns.expand(n * height, -1, -1), x.view(n * height, width, channels))
+    # rows of pixels are the batch of the first product, of which cuBLAS takes so many at once
+    some = [
+        torch.bmm(columns.expand(len(part), -1, -1), part)
+        for part in x.view(n * height, width, channels).split(_TOGETHER)
+    ]
+    x = some[0] if len(some) == 1 else torch.cat(some)
     x = torch.bmm(rows.expand(n, -1, -1), x.view(n, height, -1))
     return x.view(n, len(rows), len(columns), channels).permute(0, 3, 1, 2)

@@ -26,7 +26,7 @@ EVERY_EPOCH, AT_THE_END = 128, 512
 _SWAPPED, _LEAST_SWAPPED = 16, 8
 #: clips that are encoded at once: at the paper's size 512 would take 16 GB; on a GPU, where a look
 #: is mostly waiting for calls, as many as an epoch's look has
-_TOGETHER, _TOGETHER_ON_CUDA = 32, 128
+_TOGETHER, _TOGETHER_ON_CUDA = 32, EVERY_EPOCH
 #: standard errors by which a probe must beat chance
 _MARGIN = 2.0
 Probes = dict[str, dict[str, float]]

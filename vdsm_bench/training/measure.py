@@ -108,7 +108,7 @@ def _seconds(once: Callable[[Precision], None], precision: Precision) -> float:
 
 
 def _device_seconds(once: Callable[[Precision], None], precision: Precision) -> float:
-    # with acc_events, or torch warns of cycles, of which there is one
+    # without acc_events torch warns that the last of several profiling cycles alone is kept
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         once(precision)
