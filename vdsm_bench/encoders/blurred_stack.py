@@ -80,7 +80,7 @@ def blur(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     # rows of pixels are the batch of the first product, of which cuBLAS takes so many at once
     some = [
         torch.bmm(columns.expand(len(part), -1, -1), part)
-        for part in x.view(n * height, width, channels).split(_TOGETHER)
+        for part in torch.split(x.view(n * height, width, channels), _TOGETHER)
     ]
     x = some[0] if len(some) == 1 else torch.cat(some)
     x = torch.bmm(rows.expand(n, -1, -1), x.view(n, height, -1))
