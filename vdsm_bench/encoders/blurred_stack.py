@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+#: products in one batch: cuBLAS has taken no more of them at once
 _TOGETHER = 65_535
 
 
@@ -40,11 +41,8 @@ class BlurredStack(nn.Sequential):
         seen = input.contiguous(memory_format=torch.channels_last)
         for index, layer in enumerate(self):
             if seen.is_cuda and _is_blur(layer):
-                rows, columns = (
-                    self.get_buffer(f"rows_{index}"),
-                    self.get_buffer(f"columns_{index}"),
-                )
-                seen = blur(seen, rows, columns)
+                rows = self.get_buffer(f"rows_{index}")
+                seen = blur(seen, rows, self.get_buffer(f"columns_{index}"))
             else:
                 seen = layer(seen)
         return seen
@@ -77,7 +75,6 @@ def blur(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """
     x = pictures.permute(0, 2, 3, 1).contiguous()
     n, height, width, channels = x.shape
-    # rows of pixels are the batch of the first product, of which cuBLAS takes so many at once
     some = [
         torch.bmm(columns.expand(len(part), -1, -1), part)
         for part in torch.split(x.view(n * height, width, channels), _TOGETHER)
