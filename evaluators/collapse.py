@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import wilcoxon
 
 from vdsm_bench.contracts import Floats
 from vdsm_bench.errors import ContractError, DataError
@@ -16,8 +17,8 @@ from vdsm_bench.seeding import generator
 COLLAPSE_GAP = 0.02
 #: an identity code with fewer nats than this about which clip it is of holds nothing
 LEAST_INFORMATION = 0.1
-#: standard errors by which the gap must lie above nothing
-_MARGIN = 2.0
+#: largest probability of being chance at which a gap is believed
+_CHANCE = 0.025
 
 
 def mixing_figures(weights: Floats) -> dict[str, float]:
@@ -91,7 +92,7 @@ def idle_code(figures: Mapping[str, Any]) -> str | None:
     """Says why a look at a model shows an identity code that is made no use of, or None.
 
     No label enters. Either the code holds nothing (``identity_information``), or exchanging it
-    changes nothing (``swap_gap`` itself, whatever its standard error). How the experts are mixed
+    changes nothing (``swap_gap`` itself, sure or not). How the experts are mixed
     decides nothing, see :func:`mixing_figures`.
 
     Args:
@@ -111,16 +112,23 @@ class SwapGap:
 
     Attributes:
         gap: mean rise of the error, as a share of the mean error with the clip's own code.
-        error: its standard error over clips.
+        clips: how many were compared.
+        p: one-sided, of Wilcoxon's signed-rank test, that the error does not rise. Ranks, because
+            a swap between backgrounds costs a hundred times what one between shades does, and one
+            such clip among few drowns all others in the standard error of the mean.
     """
 
     gap: float
-    error: float
+    clips: int
+    p: float
 
     @property
     def collapsed(self) -> bool:
-        """Whether the swap changes nothing: the decoder makes no use of the identity code."""
-        return self.gap <= max(COLLAPSE_GAP, _MARGIN * self.error)
+        """Whether the swap changes nothing: the decoder makes no use of the identity code.
+
+        Fewer than six clips cannot be sure of anything; there the error has to rise for each.
+        """
+        return self.gap <= COLLAPSE_GAP or self.p > max(_CHANCE, 0.5**self.clips)
 
 
 def swap_gap(own: Floats, swapped: Floats) -> SwapGap:
@@ -140,8 +148,10 @@ def swap_gap(own: Floats, swapped: Floats) -> SwapGap:
         )
     if not (np.isfinite(own).all() and np.isfinite(swapped).all()):
         raise DataError("The errors of regenerated clips hold NaN or infinity.")
-    share = (swapped - own) / max(float(own.mean()), 1e-12)
-    return SwapGap(float(share.mean()), float(share.std(ddof=1) / np.sqrt(len(share))))
+    rise = swapped - own
+    gap = float(rise.mean()) / max(float(own.mean()), 1e-12)
+    p = float(wilcoxon(rise, alternative="greater").pvalue) if rise.any() else 1.0
+    return SwapGap(gap, len(rise), p)
 
 
 def code_drift(own: Floats, swapped: Floats, everyone: Floats) -> float:

@@ -51,7 +51,7 @@ def test_the_gap_is_the_rise_of_the_error_as_a_share_of_it():
     own, swapped = np.array([1.0, 3.0]), np.array([2.0, 6.0])
     found = swap_gap(own, swapped)
     assert found.gap == pytest.approx(4 / 4)
-    assert found.error == pytest.approx(np.std([0.5, 1.5], ddof=1) / math.sqrt(2))
+    assert (found.clips, found.p) == (2, 0.25)  # of four ways that signs can fall, one
 
 
 def test_a_swap_that_changes_nothing_or_nothing_surely_is_a_collapse():
@@ -62,6 +62,23 @@ def test_a_swap_that_changes_nothing_or_nothing_surely_is_a_collapse():
     assert swap_gap(own, own + rng.normal(0.03, 1.0, 64)).collapsed  # 3 % give or take 12
     assert not swap_gap(own, 1.05 * own).collapsed
     assert swap_gap(own, 0.5 * own).collapsed  # better with another clip's: no use of one's own
+
+
+def test_one_swap_that_costs_a_hundred_times_the_others_hides_none_of_them():
+    own = np.full(8, 0.01)
+    rises = np.array([0.6, 21.2, 1.1, 2.4, 1.4, 4.9, 29.0, 0.1])  # on a dark ground, and on light
+    found = swap_gap(own, own * (1 + rises))
+    assert found.p == pytest.approx(0.5**8)
+    assert not found.collapsed
+    some_fall = swap_gap(own, own * (1 + rises * [1, -0.4, 1, -1, 1, -1, 1, -1]))
+    assert some_fall.gap > 1
+    assert some_fall.collapsed
+
+
+def test_of_few_clips_every_one_has_to_lose():
+    own = np.ones(3)
+    assert not swap_gap(own, np.array([1.1, 1.2, 1.4])).collapsed
+    assert swap_gap(own, np.array([1.9, 1.2, 0.9])).collapsed
 
 
 @pytest.mark.parametrize(

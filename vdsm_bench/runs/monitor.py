@@ -224,7 +224,7 @@ class Monitor:
 def _said(swap: Any) -> str:
     return (
         "clips are regenerated with another clip's as well as with their own "
-        f"(error {swap.gap:+.1%}, standard error {swap.error:.1%})"
+        f"(error {swap.gap:+.1%}, p = {swap.p:.2g} that it does not rise)"
     )
 
 
