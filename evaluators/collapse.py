@@ -88,22 +88,37 @@ def code_information(mean: Floats, scale: Floats, *, draws: int = 8, seed: int =
     return max(0.0, total / draws)
 
 
-def idle_code(figures: Mapping[str, Any]) -> str | None:
-    """Says why a look at a model shows an identity code that is made no use of, or None.
+def empty_code(figures: Mapping[str, Any], code: str) -> str | None:
+    """Says that a code (``identity``, ``motion``, ``pose``) holds nothing, or None.
 
-    No label enters. Either the code holds nothing (``identity_information``), or exchanging it
-    changes nothing (``swap_gap`` itself, sure or not). How the experts are mixed
+    Args:
+        figures: of one look, as in train.jsonl; one that is absent is not held against the code.
+        code: which.
+    """
+    held = figures.get(f"{code}_information")
+    if held is None or held >= LEAST_INFORMATION:
+        return None
+    return f"the {code} code holds {held:.2f} nats about which clip it is of"
+
+
+def idle_code(figures: Mapping[str, Any], moving: str | None) -> str | None:
+    """Says why a look at a model shows a code that is made no use of, or None.
+
+    No label enters. Either a code holds nothing (``identity_information`` ...), or exchanging that
+    of the identity changes nothing (``swap_gap`` itself, sure or not). How the experts are mixed
     decides nothing, see :func:`mixing_figures`.
 
     Args:
         figures: of one look, as in train.jsonl; those that are absent are not held against it.
+        moving: the code of the movement that counts, ``motion`` or ``pose``; None for neither.
     """
-    held, gap = figures.get("identity_information"), figures.get("swap_gap")
-    if held is not None and held < LEAST_INFORMATION:
-        return f"it holds {held:.2f} nats about which clip it is of"
+    gap = figures.get("swap_gap")
     if gap is not None and gap <= COLLAPSE_GAP:
-        return f"with another clip's the error changes by {gap:+.1%}"
-    return None
+        unused = f"with another clip's identity code the error changes by {gap:+.1%}"
+    else:
+        unused = None
+    still = None if moving is None else empty_code(figures, moving)
+    return empty_code(figures, "identity") or unused or still
 
 
 @dataclass(frozen=True)

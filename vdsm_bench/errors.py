@@ -40,7 +40,7 @@ class DivergedError(CellError):
 
 
 class CollapsedError(CellError):
-    """Training was stopped because the identity code is made no use of (exit 1)."""
+    """Training was stopped because a code is made no use of (exit 1)."""
 
 
 class UsageError(VdsmBenchError):

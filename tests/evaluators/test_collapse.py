@@ -135,8 +135,16 @@ def test_what_is_no_posterior_is_refused(mean, scale):
     ],
 )
 def test_a_code_is_idle_where_it_holds_nothing_or_changes_nothing(figures, said):
-    reason = idle_code(figures)
+    reason = idle_code(figures, "motion")
     assert reason is None if said is None else said in reason
+
+
+def test_the_code_of_the_movement_that_is_trained_is_the_one_that_counts():
+    figures = {"identity_information": 3.0, "motion_information": 0.0, "pose_information": 0.05}
+    assert "pose code holds 0.05 nats" in idle_code(figures, "pose")
+    assert "motion code holds 0.00 nats" in idle_code(figures, "motion")
+    assert idle_code(figures, None) is None
+    assert idle_code({**figures, "pose_information": 0.2}, "pose") is None
 
 
 def test_drift_is_nothing_where_codes_stay_and_two_where_they_are_strangers():

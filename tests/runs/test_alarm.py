@@ -23,8 +23,12 @@ SETTINGS = {
     ),
     "sequence": StageSettings(epochs=4, batches_per_epoch=2, batch_size=8),
 }
+#: a quarter of `pretrain` has the pose shut, and half of the rest does not count either
+SETTLED = 5
 #: of s, at the beginning and at the end; the large one drives q(s) to its prior
 KEPT, EMPTIED = [0.02, 0.1], [1e5, 1e5]
+#: a pose that begins as wide as its prior and is kept there by its KL, its encoder its own
+POSELESS = {"pose_scale": 1.0, "pose_kl": [300.0] * 4, "pose_shut": 0.0, "pose_encoder": "own"}
 
 
 def clips_of(colours, rng):
@@ -43,15 +47,16 @@ class Colours:
         return clips_of(rng.integers(3, size=batch_size), rng)
 
 
-def vdsm_of(identity_kl):
-    return build(
-        likelihood="gaussian", pixel_scale=0.3, temperature=[10.0, 10.0], identity_slope=1.0,
-        pose_shut=0.25, pose_scale=0.3, identity_kl=identity_kl,
-        decoder={"start": "shared-base", "name": "mixture-of-experts", "widths": [8, 6]},
-    )  # fmt: skip
+def vdsm_of(identity_kl, **arguments):
+    usual = {
+        "likelihood": "gaussian", "pixel_scale": 0.3, "temperature": [10.0, 10.0],
+        "identity_slope": 1.0, "pose_shut": 0.25, "pose_scale": 0.3, "identity_kl": identity_kl,
+        "decoder": {"start": "shared-base", "name": "mixture-of-experts", "widths": [8, 6]},
+    }  # fmt: skip
+    return build(**{**usual, **arguments})
 
 
-def trainer_of(table, folder, identity_kl, *, alarm):
+def trainer_of(table, folder, identity_kl, *, alarm, **arguments):
     rng = np.random.default_rng(0)
     colours = rng.integers(3, size=48)
     clips, labels = clips_of(colours, rng), {"colour": colours}
@@ -66,7 +71,7 @@ def trainer_of(table, folder, identity_kl, *, alarm):
     )
     monitor = Monitor(bench, SimpleNamespace(table=table), CellFolder(folder), "cpu")
     folder.mkdir(exist_ok=True)
-    model = vdsm_of(identity_kl)
+    model = vdsm_of(identity_kl, **arguments)
     return Trainer(
         model,
         SETTINGS,
@@ -95,10 +100,10 @@ def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
 def test_training_that_collapses_is_stopped_and_goes_on_without_the_alarm(table, tmp_path):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     for _ in range(2):  # typed twice, it stops at once
-        with pytest.raises(CollapsedError, match="nats about which clip .* epoch 7 of stage"):
+        with pytest.raises(CollapsedError, match="identity code holds 0.0.* epoch 8 of"):
             trainer_of(table, stopped, EMPTIED, alarm=True).train()
         found = figures_of(stopped)
-        assert len(found) == EPOCHS // 2 + LOOKS
+        assert len(found) == SETTLED + LOOKS
         assert max(figures["identity_information"] for figures in found[-LOOKS:]) < 0.1
     resumed = trainer_of(table, stopped, EMPTIED, alarm=False)
     resumed.train()
@@ -109,17 +114,31 @@ def test_training_that_collapses_is_stopped_and_goes_on_without_the_alarm(table,
     assert (stopped / "train.jsonl").read_text() == (whole / "train.jsonl").read_text()
 
 
+def test_training_whose_pose_is_emptied_is_stopped(table, tmp_path):
+    with pytest.raises(CollapsedError, match="pose code holds 0.00 nats .* stage 'pretrain'"):
+        trainer_of(table, tmp_path / "cell", KEPT, alarm=True, **POSELESS).train()
+    found = figures_of(tmp_path / "cell")[-LOOKS:]
+    assert min(figures["identity_information"] for figures in found) > 0.5
+    assert all(figures["collapsed"] for figures in found)
+
+
 IDLE, USED = {"swap_gap": 0.0}, {"swap_gap": 0.3}
+NO_POSE = {"identity_information": 2.0, "pose_information": 0.0, "motion_information": 2.0}
+NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_information": 0.0}
 
 
 @pytest.mark.parametrize(
     ("stage", "looks", "rings"),
     [
-        ("pretrain", [IDLE] * 6, False),  # four early ones and two
-        ("pretrain", [IDLE] * 7, True),
-        ("pretrain", [USED] * 4 + [IDLE] * 3, True),
-        ("pretrain", [IDLE] * 6 + [USED], False),
-        ("pretrain", [IDLE] * 6 + [USED, IDLE, IDLE], False),
+        ("pretrain", [IDLE] * 7, False),  # five early ones and two
+        ("pretrain", [IDLE] * 8, True),
+        ("pretrain", [USED] * 5 + [IDLE] * 3, True),
+        ("pretrain", [IDLE] * 7 + [USED], False),
+        ("pretrain", [NO_POSE] * 8, True),
+        ("pretrain", [NO_MOTION] * 8, False),  # trained by the second stage
+        ("sequence", [NO_MOTION] * 4, False),  # the first two are early for a motion code
+        ("sequence", [NO_MOTION] * 5, True),
+        ("sequence", [NO_POSE] * 5, False),
         ("sequence", [IDLE] * 2, False),
         ("sequence", [IDLE] * 3, True),
         ("sequence", [{}] * 3, False),
@@ -131,7 +150,7 @@ def test_three_looks_in_a_row_after_the_beginning_ring(table, stage, looks, ring
 
 
 def test_a_shut_pose_is_waited_for(table):
-    late = CollapseAlarm(table, build(pose_shut=0.75), SETTINGS)
+    late = CollapseAlarm(table, build(pose_shut=0.5), SETTINGS)
     assert late("pretrain", [IDLE] * 8) is None
     assert late("pretrain", [IDLE] * 9) is not None
 

@@ -1,5 +1,6 @@
 """What is said of an identity code, on models that are made to have collapsed or not."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vdsm_bench.contracts import Codes, Factor, LabelledClips, VideoModel
+from vdsm_bench.contracts import Codes, Factor, LabelledClips, Stage, VideoModel
 from vdsm_bench.runs import monitor
 from vdsm_bench.runs.monitor import Monitor
 
@@ -149,6 +150,43 @@ def test_while_a_stage_trains_it_is_judged_by_what_it_trains(table):
     assert first == sound
     assert ends[0] == ends[1]
     assert ends[0]["swap_gap"] < 0.5 * first["swap_gap"]
+
+
+class Posterior(Mixed):
+    """Says how sure it is of its codes: of the identity always, of what moves as told."""
+
+    def __init__(self, *, motion, pose):
+        super().__init__()
+        self.scales = {"motion": motion, "pose": pose}
+
+    def stages(self):
+        return [Stage("first", (), moving="pose"), Stage("second", ())]
+
+    def posteriors(self, clip):
+        codes = self.encode(clip)
+        pose = clip.mean((3, 4))
+        return replace(codes, pose=pose), Codes(
+            torch.full_like(codes.identity, 1e-5),
+            torch.full_like(codes.motion, self.scales["motion"]),
+            torch.full_like(pose, self.scales["pose"]),
+        )
+
+
+@pytest.mark.parametrize(
+    ("motion", "pose", "stage", "said"),
+    [
+        (100.0, 0.01, None, "training has collapsed: the motion code holds 0.00 nats"),
+        (100.0, 0.01, "second", "training has collapsed: the motion code holds 0.00 nats"),
+        (100.0, 0.01, "first", None),
+        (0.01, 100.0, "first", "training has collapsed: the pose code holds 0.00 nats"),
+        (0.01, 100.0, None, None),
+        (0.01, 0.01, None, None),
+    ],
+)
+def test_a_code_of_the_movement_that_holds_nothing_has_collapsed(table, motion, pose, stage, said):
+    health = look(table, Posterior(motion=motion, pose=pose), stage=stage)
+    assert health.collapsed == health.figures["collapsed"] == (said is not None)
+    assert health.warning == said or health.warning.startswith(said)
 
 
 def test_clips_are_encoded_a_few_at_a_time_and_said_the_same_of(table, monkeypatch):

@@ -38,7 +38,7 @@ def suite_rows(
 
     Every figure is a mean over seeds; ``<name>_spread`` is their standard deviation where there
     are two or more. ``factors`` holds identity accuracy per static factor. A cell that was
-    stopped because its identity code had collapsed counts in ``collapsed`` and in no score.
+    stopped because a code had collapsed counts in ``collapsed`` and in no score.
 
     Args:
         table: the catalogue.

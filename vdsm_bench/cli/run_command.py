@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
-@click.option(
-    "--stop-on-collapse", is_flag=True, help="Stop a cell whose identity code has collapsed."
-)
+@click.option("--stop-on-collapse", is_flag=True, help="Stop a cell whose codes have collapsed.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
 @json_option
 @pass_session

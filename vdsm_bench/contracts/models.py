@@ -97,11 +97,14 @@ class Stage:
             losses take nothing but ``scheduled`` from their progress, where a number may come as
             a tensor without dimensions, and that they neither wait for the device nor decide by
             a tensor's value. Its steps may then be recorded once and repeated (a CUDA graph).
+        moving: the code of the movement that it trains; one that comes to hold nothing is a
+            collapse, as an identity code of no use is.
     """
 
     name: str
     players: tuple[Player, ...]
     schedule: Callable[[Progress], Mapping[str, float | None]] | None = None
+    moving: Literal["motion", "pose"] = "motion"
 
 
 class VideoModel(nn.Module, ABC):
@@ -115,8 +118,8 @@ class VideoModel(nn.Module, ABC):
         capabilities: what it can do; a score that needs more is left empty with the reason.
         supervision: what it is told beside pixels (``none``, ``action labels`` ...); identity
             pairs are added by the harness where a stage asks for them.
-        settles: share of the first stage by whose end the identity code has to be in use; before
-            it nobody is alarmed.
+        settles: share of the first stage by whose end its codes have to be in use; before it
+            nobody is alarmed.
         default_stages: training settings per stage (see ``config.StageSettings``), for models
             that come from another package; built-in ones keep theirs in registry.yaml.
     """

@@ -1,4 +1,4 @@
-"""When training stops because the identity code has collapsed (``--stop-on-collapse``)."""
+"""When training stops because a code has collapsed (``--stop-on-collapse``)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ LOOKS = 3
 
 
 class CollapseAlarm:
-    """Goes off when the last three looks at a model all show an identity code of no use.
+    """Goes off when the last three looks at a model all show a code of no use.
 
     Looks of the first stage count from the share of its epochs on that the model asks for
-    (``settles``); those of later stages count all. No label enters.
+    (``settles``); those of later stages count all for the identity code, and from half of the
+    epochs on for that of the movement, which may be new there. No label enters.
 
     Args:
         table: where the judgement of one look comes from.
@@ -31,9 +32,12 @@ class CollapseAlarm:
     def __init__(
         self, table: Registry, model: VideoModel, training: Mapping[str, StageSettings]
     ) -> None:
-        first = model.stages()[0].name
+        stages = model.stages()
+        first = stages[0].name
         self._idle = tool(table, "idle_code")
+        self._moving = {stage.name: stage.moving for stage in stages}
         self._armed = {first: math.ceil(model.settles * training[first].epochs)}
+        self._half = {name: math.ceil(0.5 * settings.epochs) for name, settings in training.items()}
 
     def __call__(self, stage: str, looks: Sequence[Mapping[str, Any]]) -> CollapsedError | None:
         """Returns the error to stop with, or None.
@@ -42,11 +46,15 @@ class CollapseAlarm:
             stage: being trained.
             looks: the figures of its epochs so far, in their order.
         """
-        reasons = [self._idle(figures) for figures in looks[self._armed.get(stage, 0) :][-LOOKS:]]
+        first = max(self._armed.get(stage, 0), len(looks) - LOOKS)
+        reasons = [
+            self._idle(figures, self._moving[stage] if epoch >= self._half[stage] else None)
+            for epoch, figures in enumerate(looks[first:], start=first)
+        ]
         if len(reasons) < LOOKS or None in reasons:
             return None
         return CollapsedError(
-            f"The identity code has collapsed: {reasons[-1]}, and so in the last {LOOKS} epochs, "
-            f"up to epoch {len(looks)} of stage '{stage}'.",
+            f"Training has collapsed: {reasons[-1]}, and so in the last {LOOKS} epochs, up to "
+            f"epoch {len(looks)} of stage '{stage}'.",
             hint="the same command without --stop-on-collapse   (trains on from here)",
         )

@@ -62,7 +62,7 @@ class RunContext:
         reporter: told what happens.
         precision: ``auto``, ``32`` or ``bf16``.
         profile: also find out where a step goes.
-        stop_on_collapse: stop training a cell whose identity code has collapsed.
+        stop_on_collapse: stop training a cell that makes no use of a code.
     """
 
     table: Registry

@@ -34,12 +34,12 @@ Probes = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Health:
-    """Whether a model's identity code says anything.
+    """Whether a model's codes say anything.
 
     Attributes:
         figures: of the fixed clips, as in train.jsonl and on the progress line.
-        collapsed: whether the model makes nothing of the identity code; None where it cannot
-            encode.
+        collapsed: whether the model makes nothing of the identity code, or keeps nothing in that
+            of the movement; None where it cannot encode.
         warning: said in the log, in the status and in the row, or None.
     """
 
@@ -116,10 +116,14 @@ class Monitor:
         unread = self._unread(probes)
         collapsed = bool(grounds) if swap is not None else unread is not None
         grounds += [unread] if unread is not None else []
-        figures.update(collapsed=collapsed, probes=probes)
         claim = "has collapsed" if collapsed else "is in doubt"
-        warning = f"the identity code {claim}: {'; '.join(grounds)}" if grounds else None
-        return Health(figures, collapsed, warning)
+        said = [f"the identity code {claim}: {'; '.join(grounds)}"] if grounds else []
+        moving = next((each.moving for each in model.stages() if each.name == stage), "motion")
+        empty = tool(self._protocol.table, "empty_code")(figures, moving)
+        said += [f"training has collapsed: {empty}"] if empty is not None else []
+        collapsed = collapsed or empty is not None
+        figures.update(collapsed=collapsed, probes=probes)
+        return Health(figures, collapsed, "; ".join(said) or None)
 
     def _codes(self, model: VideoModel, clips: Tensor) -> tuple[Codes, Codes | None]:
         """Returns clips' codes, and the scales of their posteriors where the model has such."""

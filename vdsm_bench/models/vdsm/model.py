@@ -107,9 +107,8 @@ class VDSM(VideoModel):
         worse; the distance between poses has no such traps. ``identity_free_nats`` and
         ``pose_free_nats`` keep a code from being emptied for its KL's sake
         (:func:`~vdsm_bench.models.vdsm.objective.at_least`). Two heads on one encoder share
-        features that s, which comes first, has made for telling people apart; a second one
-        (``pose_encoder="own"``) starts afresh. ``pose_likeness`` takes out of the pose what all
-        clips of a person have in common (docs/recipe.md).
+        features that s has made for telling people apart; a second one (``pose_encoder="own"``)
+        starts afresh. ``pose_likeness`` takes out of the pose what is a person's (docs/recipe.md).
     """
 
     def __init__(
@@ -148,7 +147,7 @@ class VDSM(VideoModel):
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.n_frames, self.temperature = clip.frames, temperature
-        self.settles, self.pose_likeness = max(0.5, pose_shut), pose_likeness
+        self.settles, self.pose_likeness = (1 + pose_shut) / 2, pose_likeness
         self.plan = AnnealingPlan(
             temperature=temperature,
             identity_kl=identity_kl,
@@ -190,6 +189,7 @@ class VDSM(VideoModel):
                 "pretrain",
                 (Player("vdsm", pretrain, self._pretrain_loss),),
                 lambda progress: asdict(self.annealing("pretrain", progress)),
+                moving="pose",
             ),
             Stage(
                 "sequence",
