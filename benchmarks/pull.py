@@ -1,9 +1,11 @@
-"""Which code the frames pull at before the first step: s or the poses, by variant of the recipe.
+"""What the codes say before the first step, and which one the frames pull at, by variant.
 
 ``python -m benchmarks.pull`` builds the models of suite ``recipe`` with their first weights, draws
 s and z_1 .. z_T of stage ``pretrain`` for some training clips, and measures the gradient of the
 frames' negative log likelihood: how many nats a step of one standard deviation of the prior along
-it would save, to first order. The pose counts as if it were open, whatever the variant says.
+it would save, to first order. The pose counts as if it were open, whatever the variant says. Beside
+it stands what a decoder could learn from either code at first: how far apart the means of q lie, in
+units of its noise.
 """
 
 from __future__ import annotations
@@ -67,6 +69,29 @@ def pulls(model: VDSM, clips: Tensor) -> dict[str, float]:
     }
 
 
+def signals(model: VDSM, clips: Tensor) -> dict[str, float]:
+    """Measures what the codes say, as signal to noise.
+
+    Args:
+        model: in any state.
+        clips: ``[B, T, C, H, W]``, of more than one clip.
+
+    Returns:
+        ``s_signal`` and ``z_signal``: the standard deviation of q's means over clips, for z over
+        all frames, as a share of q's standard deviation; the mean over dimensions.
+    """
+    model.eval()
+    with torch.no_grad():
+        loc, scale = model.posteriors(clips)
+    assert loc.pose is not None
+    assert scale.pose is not None
+    codes = {"s": (loc.identity, scale.identity), "z": (loc.pose.flatten(0, 1), scale.pose)}
+    return {
+        f"{name}_signal": float((mean.std(0) / noise.flatten(0, -2).mean(0)).mean())
+        for name, (mean, noise) in codes.items()
+    }
+
+
 def measure(cell: Cell, bench: Bench, clips: int, device: str) -> dict[str, Any]:
     """Builds the model of a cell and measures it on some training clips."""
     model = build_model(registry(), bench, cell).to(device)
@@ -76,7 +101,8 @@ def measure(cell: Cell, bench: Bench, clips: int, device: str) -> dict[str, Any]
     shown = bench.clips(splits[chosen]).clips(np.arange(len(chosen)))
     frames = np.linspace(0, shown.shape[1] - 1, FRAMES).round().astype(int)
     torch.manual_seed(derive_seed(0, "pull"))
-    found = pulls(model, shown[:, frames].to(device))
+    some = shown[:, frames].to(device)
+    found = pulls(model, some) | signals(model, some)
     return {
         "dataset": cell.config.data.dataset,
         "variant": cell.variant or BASE,
@@ -88,14 +114,18 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: a line for every variant of the newest run."""
     rows = [
         (row["dataset"], row["variant"], f"{row['s']:.3g}", f"{row['z']:.3g}",
-         f"{row['s'] / row['z']:.2g}" if row["z"] else "")
+         f"{row['s'] / row['z']:.2g}" if row["z"] else "",
+         *(f"{row[name]:.2g}" for name in ("s_signal", "z_signal")))
         for row in runs[0]["rows"]
     ]  # fmt: skip
     return "\n".join([
         "# The pull of the frames at s and at the pose, before the first step", "",
-        f"`{runs[0]['command']}`; {runs[0]['clips']} training clips, {FRAMES} frames each; nats.",
+        f"`{runs[0]['command']}`; {runs[0]['clips']} training clips, {FRAMES} frames each. Pull in nats; what",
+        "a code says is the spread of its means over clips or frames, in units of its noise.",
         "", describe(runs[0]), "",
-        table(("dataset", "variant", "at s", "at z_1 .. z_T", "s to z"), rows),
+        table(
+            ("dataset", "variant", "at s", "at z_1 .. z_T", "s to z", "s says", "z says"), rows
+        ),
     ])  # fmt: skip
 
 

@@ -78,6 +78,21 @@ def test_the_pull_grows_with_what_a_pixel_is_worth():
         assert narrow[code] == pytest.approx(4 * wide[code], rel=1e-4)
 
 
+def test_what_a_code_says_is_its_spread_in_units_of_its_noise():
+    model = build(likelihood="gaussian")
+    clips = torch.rand(6, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    before = pull.signals(model, clips)
+    with torch.no_grad():
+        head = model.pose_head.layer
+        head.weight[:5] *= 3  # means thrice as far apart
+    after = pull.signals(model, clips)
+    assert after["z_signal"] == pytest.approx(3 * before["z_signal"], rel=1e-4)
+    assert after["s_signal"] == before["s_signal"] > 0
+    with torch.no_grad():
+        head.weight[:5] = 0
+    assert pull.signals(model, clips)["z_signal"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_pulls_are_measured_for_the_variants_that_a_pattern_names(monkeypatch, capsys, tmp_path):
     arguments = ["--variants", "heat-2*,base", "--clips", "2"]
     places = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
