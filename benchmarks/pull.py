@@ -121,8 +121,8 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join([
         "# The pull of the frames at s and at the pose, before the first step", "",
         f"`{runs[0]['command']}`; {runs[0]['clips']} training clips, {FRAMES} frames each.",
-        "Pull in nats; what a code says is the spread of its means over clips or frames, in units of",
-        "its noise.",
+        "Pull in nats; what a code says is the spread of its means over clips or frames, in",
+        "units of its noise.",
         "", describe(runs[0]), "",
         table(
             ("dataset", "variant", "at s", "at z_1 .. z_T", "s to z", "s says", "z says"), rows
