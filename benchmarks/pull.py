@@ -135,6 +135,7 @@ def main() -> None:
     parser = machine.options(__doc__)
     parser.add_argument("--datasets", default="mug-synthetic", help="comma-separated; prepared")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="patterns, comma-separated")
+    parser.add_argument("--preset", default="small")
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--data-dir", type=Path, default=None)
     given = parser.parse_args()
@@ -142,7 +143,7 @@ def main() -> None:
     suite = load_suite(registry(), "recipe")
     rows = []
     for dataset in given.datasets.split(","):
-        only = suite.model_copy(update={"datasets": [dataset]})
+        only = suite.model_copy(update={"datasets": [dataset], "preset": given.preset})
         cells = plan_suite(registry(), only, only=given.variants.split(","))
         store = open_store(registry(), dataset, given.data_dir, Silent())
         rows += [

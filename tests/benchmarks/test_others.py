@@ -94,7 +94,7 @@ def test_what_a_code_says_is_its_spread_in_units_of_its_noise():
 
 
 def test_pulls_are_measured_for_the_variants_that_a_pattern_names(monkeypatch, capsys, tmp_path):
-    arguments = ["--variants", "heat-2*,base", "--clips", "2"]
+    arguments = ["--variants", "heat-2*,base", "--preset", "smoke", "--clips", "2"]
     places = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
     monkeypatch.setattr(sys, "argv", ["pull", *arguments, *places])
     pull.main()
