@@ -1,4 +1,4 @@
-"""Figures of the mixing weights, and the judgement whether the identity code is made use of."""
+"""Figures of the mixing weights, and the judgement whether codes are made use of."""
 
 import math
 
@@ -9,7 +9,7 @@ from vdsm_bench.errors import ContractError, DataError
 from vdsm_bench.evaluators.collapse import (
     code_drift,
     code_information,
-    idle_code,
+    idle_codes,
     mixing_figures,
     swap_gap,
 )
@@ -75,6 +75,23 @@ def test_one_swap_that_costs_a_hundred_times_the_others_hides_none_of_them():
     assert some_fall.collapsed
 
 
+@pytest.mark.parametrize(
+    ("rises", "p", "collapsed"),
+    [
+        ([1, 2, 3, 4, 5, 6, -2.5, 7], 5 / 256, False),  # ranks up to a sum of 3: {}, 1, 2, 3, 1+2
+        ([1, 2, 3, 4, 5, 6, -3.5, 7], 7 / 256, True),  # and 4, 1+3
+        ([0, 0, 0, 1, 2, 3, 4, 5], 1 / 32, True),  # those that stay as they are do not count
+        ([0, 0, 1, 2, 3, 4, 5, 6], 1 / 64, False),
+        ([0, 1], 1 / 2, True),
+        ([0, 1, 1], 1 / 4, True),
+    ],
+)
+def test_what_is_sure_is_counted_out(rises, p, collapsed):
+    found = swap_gap(np.ones(len(rises)), 1 + np.array(rises, dtype=float))
+    assert found.p == pytest.approx(p)
+    assert found.collapsed == collapsed
+
+
 def test_of_few_clips_every_one_has_to_lose():
     own = np.ones(3)
     assert not swap_gap(own, np.array([1.1, 1.2, 1.4])).collapsed
@@ -135,16 +152,17 @@ def test_what_is_no_posterior_is_refused(mean, scale):
     ],
 )
 def test_a_code_is_idle_where_it_holds_nothing_or_changes_nothing(figures, said):
-    reason = idle_code(figures, "motion")
-    assert reason is None if said is None else said in reason
+    found = idle_codes(figures, "motion")
+    assert found == {} if said is None else said in found["identity"]
 
 
 def test_the_code_of_the_movement_that_is_trained_is_the_one_that_counts():
-    figures = {"identity_information": 3.0, "motion_information": 0.0, "pose_information": 0.05}
-    assert "pose code holds 0.05 nats" in idle_code(figures, "pose")
-    assert "motion code holds 0.00 nats" in idle_code(figures, "motion")
-    assert idle_code(figures, None) is None
-    assert idle_code({**figures, "pose_information": 0.2}, "pose") is None
+    figures = {"identity_information": 3.0, "motion_information": 0.0, "pose_information": 0.09}
+    assert list(idle_codes(figures, "pose")) == ["pose"]
+    assert "pose code holds 0.09 nats" in idle_codes(figures, "pose")["pose"]
+    assert "motion code holds 0.00 nats" in idle_codes(figures, "motion")["motion"]
+    assert idle_codes({**figures, "pose_information": 0.11}, "pose") == {}
+    assert set(idle_codes({**figures, "swap_gap": 0.0}, "pose")) == {"identity", "pose"}
 
 
 def test_drift_is_nothing_where_codes_stay_and_two_where_they_are_strangers():

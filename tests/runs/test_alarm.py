@@ -21,7 +21,7 @@ SETTINGS = {
     "pretrain": StageSettings(
         epochs=EPOCHS, batches_per_epoch=8, batch_size=8, learning_rate=4e-3, warm_up=8
     ),
-    "sequence": StageSettings(epochs=4, batches_per_epoch=2, batch_size=8),
+    "sequence": StageSettings(epochs=6, batches_per_epoch=12, batch_size=8, learning_rate=1e-2),
 }
 #: a quarter of `pretrain` has the pose shut, and half of the rest does not count either
 SETTLED = 5
@@ -91,7 +91,9 @@ def figures_of(folder):
 def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
     trainer_of(table, tmp_path / "cell", KEPT, alarm=True).train()
     found = figures_of(tmp_path / "cell")
-    assert len(found) == EPOCHS + 4
+    assert len(found) == EPOCHS + 6
+    assert [look["collapsed"] for look in found[-LOOKS:]] == [False] * LOOKS
+    assert found[-1]["motion_information"] > 0.3
     assert found[EPOCHS - 1]["swap_gap"] > 0.2
     assert found[EPOCHS - 1]["identity_information"] > 0.5
     assert {"motion_information", "pose_information"} <= set(found[0])
@@ -133,12 +135,13 @@ NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_infor
         ("pretrain", [IDLE] * 7, False),  # five early ones and two
         ("pretrain", [IDLE] * 8, True),
         ("pretrain", [USED] * 5 + [IDLE] * 3, True),
+        ("pretrain", [USED] * 5 + [IDLE, NO_POSE, IDLE], False),  # no code three times
         ("pretrain", [IDLE] * 7 + [USED], False),
         ("pretrain", [NO_POSE] * 8, True),
         ("pretrain", [NO_MOTION] * 8, False),  # trained by the second stage
-        ("sequence", [NO_MOTION] * 4, False),  # the first two are early for a motion code
-        ("sequence", [NO_MOTION] * 5, True),
-        ("sequence", [NO_POSE] * 5, False),
+        ("sequence", [NO_MOTION] * 5, False),  # the first three are early for a motion code
+        ("sequence", [NO_MOTION] * 6, True),
+        ("sequence", [NO_POSE] * 6, False),
         ("sequence", [IDLE] * 2, False),
         ("sequence", [IDLE] * 3, True),
         ("sequence", [{}] * 3, False),
@@ -150,9 +153,17 @@ def test_three_looks_in_a_row_after_the_beginning_ring(table, stage, looks, ring
 
 
 def test_a_shut_pose_is_waited_for(table):
-    late = CollapseAlarm(table, build(pose_shut=0.5), SETTINGS)
-    assert late("pretrain", [IDLE] * 8) is None
-    assert late("pretrain", [IDLE] * 9) is not None
+    longer = {**SETTINGS, "pretrain": SETTINGS["pretrain"].model_copy(update={"epochs": 11})}
+    late = CollapseAlarm(table, build(pose_shut=0.3), longer)  # from 0.65 of 11 epochs on
+    assert late("pretrain", [IDLE] * 10) is None
+    assert late("pretrain", [IDLE] * 11) is not None
+
+
+def test_a_stage_of_few_epochs_is_long_enough_for_an_empty_motion_code(table):
+    short = {**SETTINGS, "sequence": SETTINGS["sequence"].model_copy(update={"epochs": 4})}
+    alarm = CollapseAlarm(table, vdsm_of(KEPT), short)
+    assert alarm("sequence", [NO_MOTION] * 3) is None
+    assert alarm("sequence", [NO_MOTION] * 4) is not None
 
 
 def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):

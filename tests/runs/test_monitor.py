@@ -1,4 +1,4 @@
-"""What is said of an identity code, on models that are made to have collapsed or not."""
+"""What is said of a model's codes, on models that are made to have collapsed or not."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -187,6 +187,27 @@ def test_a_code_of_the_movement_that_holds_nothing_has_collapsed(table, motion, 
     health = look(table, Posterior(motion=motion, pose=pose), stage=stage)
     assert health.collapsed == health.figures["collapsed"] == (said is not None)
     assert health.warning == said or health.warning.startswith(said)
+
+
+def test_what_is_wrong_with_both_codes_is_said_of_both(table):
+    model = Posterior(motion=100.0, pose=0.01)
+    model.experts = torch.full((3, 3), 0.4)
+    health = look(table, model)
+    assert health.warning.startswith("the identity code has collapsed: clips are regenerated")
+    assert health.warning.endswith("; training has collapsed: the motion code holds 0.00 nats "
+                                   "about which clip it is of")  # fmt: skip
+
+
+def test_an_identity_code_that_is_drowned_in_its_noise_has_collapsed(table):
+    class Drowned(Posterior):
+        def posteriors(self, clip):
+            loc, scale = super().posteriors(clip)
+            return loc, replace(scale, identity=torch.full_like(loc.identity, 1e3))
+
+    health = look(table, Drowned(motion=0.01, pose=0.01))
+    assert health.figures["swap_gap"] > 1
+    assert health.collapsed
+    assert "identity code has collapsed: the identity code holds 0.00 nats" in health.warning
 
 
 def test_clips_are_encoded_a_few_at_a_time_and_said_the_same_of(table, monkeypatch):

@@ -98,7 +98,7 @@ class Stage:
             a tensor without dimensions, and that they neither wait for the device nor decide by
             a tensor's value. Its steps may then be recorded once and repeated (a CUDA graph).
         moving: the code of the movement that it trains; one that comes to hold nothing is a
-            collapse, as an identity code of no use is.
+            collapse, as an identity code of no use is. At the end the motion code counts.
     """
 
     name: str

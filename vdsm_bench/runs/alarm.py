@@ -17,11 +17,11 @@ LOOKS = 3
 
 
 class CollapseAlarm:
-    """Goes off when the last three looks at a model all show a code of no use.
+    """Goes off when the last three looks at a model show the same code to be of no use.
 
-    Looks of the first stage count from the share of its epochs on that the model asks for
-    (``settles``); those of later stages count all for the identity code, and from half of the
-    epochs on for that of the movement, which may be new there. No label enters.
+    In the first stage looks count from the share of its epochs on that the model asks for
+    (``settles``). The code of the movement, which a stage may have to learn anew, counts in every
+    stage from half of its epochs on, or where those are few, in its last three. No label enters.
 
     Args:
         table: where the judgement of one look comes from.
@@ -34,10 +34,13 @@ class CollapseAlarm:
     ) -> None:
         stages = model.stages()
         first = stages[0].name
-        self._idle = tool(table, "idle_code")
+        self._idle = tool(table, "idle_codes")
         self._moving = {stage.name: stage.moving for stage in stages}
         self._armed = {first: math.ceil(model.settles * training[first].epochs)}
-        self._half = {name: math.ceil(0.5 * settings.epochs) for name, settings in training.items()}
+        self._half = {
+            name: min(math.ceil(0.5 * settings.epochs), max(0, settings.epochs - LOOKS))
+            for name, settings in training.items()
+        }
 
     def __call__(self, stage: str, looks: Sequence[Mapping[str, Any]]) -> CollapsedError | None:
         """Returns the error to stop with, or None.
@@ -46,15 +49,17 @@ class CollapseAlarm:
             stage: being trained.
             looks: the figures of its epochs so far, in their order.
         """
-        first = max(self._armed.get(stage, 0), len(looks) - LOOKS)
-        reasons = [
-            self._idle(figures, self._moving[stage] if epoch >= self._half[stage] else None)
-            for epoch, figures in enumerate(looks[first:], start=first)
-        ]
-        if len(reasons) < LOOKS or None in reasons:
-            return None
+        armed, moving = self._armed.get(stage, 0), self._moving[stage]
+        for code, first in {"identity": armed, moving: max(armed, self._half[stage])}.items():
+            last = looks[first:][-LOOKS:]
+            reasons = [reason for each in last if (reason := self._idle(each, moving).get(code))]
+            if len(reasons) == LOOKS:
+                return self._error(stage, len(looks), reasons[-1])
+        return None
+
+    def _error(self, stage: str, epoch: int, reason: str) -> CollapsedError:
         return CollapsedError(
-            f"Training has collapsed: {reasons[-1]}, and so in the last {LOOKS} epochs, up to "
-            f"epoch {len(looks)} of stage '{stage}'.",
+            f"Training has collapsed: {reason}, and so in the last {LOOKS} epochs, up to epoch "
+            f"{epoch} of stage '{stage}'.",
             hint="the same command without --stop-on-collapse   (trains on from here)",
         )

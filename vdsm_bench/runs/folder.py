@@ -39,7 +39,7 @@ class Status:
         host: the machine of that process.
         stage: stage being trained, if any.
         epoch: epochs done in that stage.
-        note: reason of a failure, or a warning (for example that the identity code collapsed).
+        note: reason of a failure, or a warning (for example that a code collapsed).
     """
 
     state: State

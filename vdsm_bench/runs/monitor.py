@@ -112,16 +112,19 @@ class Monitor:
             figures["drift"] = round(drift, 4)
         probes = self._probes(codes)
         figures.update(self._means(probes))
-        grounds = [] if swap is None or not swap.collapsed else [_said(swap)]
+        moving = next((each.moving for each in model.stages() if each.name == stage), "motion")
+        idle = tool(self._protocol.table, "idle_codes")(figures, moving)
+        grounds = [idle["identity"]] if "identity" in idle else []
+        if swap is not None and swap.collapsed:
+            grounds = [_said(swap)]
         unread = self._unread(probes)
-        collapsed = bool(grounds) if swap is not None else unread is not None
+        collapsed = bool(grounds) or (swap is None and unread is not None)
         grounds += [unread] if unread is not None else []
         claim = "has collapsed" if collapsed else "is in doubt"
         said = [f"the identity code {claim}: {'; '.join(grounds)}"] if grounds else []
-        moving = next((each.moving for each in model.stages() if each.name == stage), "motion")
-        empty = tool(self._protocol.table, "empty_code")(figures, moving)
-        said += [f"training has collapsed: {empty}"] if empty is not None else []
-        collapsed = collapsed or empty is not None
+        if moving in idle:
+            said.append(f"training has collapsed: {idle[moving]}")
+        collapsed = collapsed or moving in idle
         figures.update(collapsed=collapsed, probes=probes)
         return Health(figures, collapsed, "; ".join(said) or None)
 
@@ -228,7 +231,7 @@ class Monitor:
 def _said(swap: Any) -> str:
     return (
         "clips are regenerated with another clip's as well as with their own "
-        f"(error {swap.gap:+.1%}, p = {swap.p:.2g} that it does not rise)"
+        f"(error {swap.gap:+.1%}, p = {swap.p:.2g} of a signed-rank test that it rises)"
     )
 
 
