@@ -92,9 +92,15 @@ def _show_suite(session: Session, asked: Asked, *, as_csv: bool, as_json: bool) 
 def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
     from vdsm_bench.boards.curves import write_curves
     from vdsm_bench.runs.cell import KnownCells
+    from vdsm_bench.runs.suites import BASE
 
     known = KnownCells(session.catalogue(), session.runs_dir)
-    cells = asked.cells(session, asked.layers())
-    found = {cell.label: known.seeds(cell.config).get(cell.config.seed) for cell in cells}
-    write_curves(path, {label: cell.path for label, cell in found.items() if cell is not None})
+    curves = {}
+    for cell in asked.cells(session, asked.layers()):
+        config = cell.config
+        record = known.seeds(config).get(config.seed)
+        if record is not None:
+            where = f"{config.data.dataset}, {config.model.name}"
+            curves[f"{where}: {cell.variant or BASE}, seed {config.seed}"] = record.path
+    write_curves(path, curves)
     note(f"curves: {path}")
