@@ -94,8 +94,8 @@ class VDSM(VideoModel):
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say first,
-        s never learns. A large KL weight instead of it shuts the pose for good where the motion is
-        small, because the decoder learns that z is noise. ``identity_from="partner"`` infers s of
+        s never learns. A large KL weight instead of it may shut the pose for good where the motion
+        is small, if the decoder learns that z is noise. ``identity_from="partner"`` infers s of
         each of two clips of one identity from the other one. It is the same ELBO with another
         posterior, and s cannot carry the action of the frames it helps to draw, because it has not
         seen them. ``identity_frozen`` keeps that so in ``sequence``, where s is inferred from the
