@@ -82,6 +82,9 @@ def test_what_a_code_says_is_its_spread_in_units_of_its_noise():
     model = build(likelihood="gaussian")
     clips = torch.rand(6, 3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     before = pull.signals(model, clips)
+    loc, scale = (codes.identity.detach().numpy() for codes in model.eval().posteriors(clips))
+    spread = loc.std(0, ddof=1) / scale.mean(0)
+    assert before["s_signal"] == pytest.approx(spread.mean(), rel=1e-4)
     with torch.no_grad():
         head = model.pose_head.layer
         head.weight[:5] *= 3  # means thrice as far apart
