@@ -297,6 +297,11 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
     with Image.open(picture) as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 20)}
     assert {(31, 119, 180), (214, 39, 40)} <= colours  # the curves of the cells that there are
+    two = ["--model", "toy", "--model", "toy[code=9]", "--only", "base"]
+    call(capsys, "leaderboard", *suite, *two, "--curves", str(picture))
+    with Image.open(picture) as sheet:
+        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
+    assert {(31, 119, 180), (214, 39, 40)} <= colours  # two instances, two curves
     assert "### toy-squares, scored on validation clips" in table
     assert "| toy: wide | 2 |" in table
     assert "Not measured: diverging: base, diverging: wide (seed 0: diverged)." in table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -95,12 +96,19 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
     from vdsm_bench.runs.suites import BASE
 
     known = KnownCells(session.catalogue(), session.runs_dir)
-    curves = {}
+    named = []
     for cell in asked.cells(session, asked.layers()):
         config = cell.config
-        record = known.seeds(config).get(config.seed)
-        if record is not None:
-            where = f"{config.data.dataset}, {config.model.name}"
-            curves[f"{where}: {cell.variant or BASE}, seed {config.seed}"] = record.path
-    write_curves(path, curves)
+        where = f"{config.data.dataset}, {config.model.name}"
+        short = f"{where}: {cell.variant or BASE}, seed {config.seed}"
+        named.append((short, cell.label, known.seeds(config).get(config.seed)))
+    alike = Counter(short for short, _, _ in named)  # one model in two instances
+    write_curves(
+        path,
+        {
+            short if alike[short] == 1 else label: record.path
+            for short, label, record in named
+            if record is not None
+        },
+    )
     note(f"curves: {path}")
