@@ -42,6 +42,23 @@ def test_float32_products_are_float32_here():
     assert ((a @ b).double() - exact).abs().max() / exact.abs().max() < 1e-5
 
 
+def test_numbers_too_small_for_a_normal_float_become_zero_in_every_thread(run_python):
+    code = """
+import warnings, torch
+from vdsm_bench.devices import prepare_process
+torch.set_num_threads(4)
+def left():
+    return int(torch.count_nonzero(torch.full((4_000_000,), 1e-40) * 0.5))
+prepare_process()
+assert left() == 0, left()
+warnings.simplefilter("error")
+import numpy
+numpy.finfo(numpy.float32).smallest_subnormal, numpy.finfo(float), numpy.finfo(numpy.float64)
+"""
+    run_python(code, OMP_NUM_THREADS="4")
+    run_python(code.replace("\nprepare_process()", "") + "prepare_process()", expect=1)
+
+
 @pytest.mark.parametrize(
     ("there", "answer"),
     [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True),

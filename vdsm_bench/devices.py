@@ -133,15 +133,22 @@ def prepare_process() -> None:
     * Lets float32 products go through oneDNN, which uses the chip's full vector width. That is
       torch's "medium", still float32 arithmetic on a chip without matrix units for bfloat16; on
       one with them it is left out, because it would round to bfloat16 unasked.
+    * Flushes numbers below the smallest normal float to zero, in threads that start afterwards
+      too: a unit that has all but died makes nothing else, and a chip takes them several times as
+      slowly.
     * On CUDA, lets them round their factors to TF32, as convolutions do there anyway, and has
       convolutions add up in one order, so that the same seed gives the same weights.
     """
+    import numpy as np
     import torch
 
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    for real in (np.float32, np.float64):
+        np.finfo(real)  # kept from now on; older NumPy warns where it first asks afterwards
+    torch.set_flush_denormal(True)
     rounds = torch.cpu.get_capabilities().get("amx_bf16", False)
     torch.set_float32_matmul_precision("high" if rounds else "medium")
     torch.backends.cudnn.deterministic = True
