@@ -83,7 +83,8 @@ class Monitor:
 
     @cached_property
     def _clips(self) -> Tensor:
-        return self._looked_at.clips(np.arange(len(self._looked_at)))
+        clips = self._looked_at.clips(np.arange(len(self._looked_at)))
+        return clips.to(self._device)  # once: a look is shorter than sending them
 
     def on_epoch(self, stage: str, epoch: int, model: VideoModel) -> dict[str, Any]:
         """Returns the figures of one epoch; the model is in evaluation mode."""
@@ -132,8 +133,7 @@ class Monitor:
         """Returns clips' codes, and the scales of their posteriors where the model has such."""
         means, scales = [], []
         together = _TOGETHER_ON_CUDA if self._device == "cuda" else _TOGETHER
-        for some in torch.split(clips, together):
-            part = some.to(self._device)
+        for part in torch.split(clips, together):
             found = model.posteriors(part)
             means.append(model.encode(part) if found is None else found[0])
             scales += [] if found is None else [found[1]]
@@ -179,7 +179,7 @@ class Monitor:
         pose = None if codes.pose is None else codes.pose[order]
         mine = Codes(codes.identity[order], codes.motion[order], pose)
         theirs = replace(mine, identity=mine.identity.roll(1, 0))
-        frames = self._clips[order].to(self._device)
+        frames = self._clips[order]
         both, name, t = _joined([mine, theirs]), type(model).__name__, frames.shape[1]
         if stage is None:
             made = check_clip(model.generate(both, t), f"{name}.generate")
