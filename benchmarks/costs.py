@@ -29,8 +29,9 @@ def operations(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> dict[str, float
     Args:
         vdsm: with the mixture of experts and the convolutions of the paper.
         clip: ``(B, T, C, H, W)`` of the batch.
-        stage: ``pretrain`` or ``sequence``; in ``sequence`` encoder and experts are not trained,
-            but the blended weights need gradients, for s.
+        stage: ``pretrain`` or ``sequence``; in ``sequence`` the encoder has seen the frames before
+            the first step and experts are not trained, but the blended weights need gradients,
+            for s.
     """
     b, t, _, height, width = clip
     pretrain = stage == "pretrain"
@@ -49,7 +50,7 @@ def operations(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> dict[str, float
         rnn = 3 * 2 * b * t * sum(matrices)
     return {
         "decoder": 3.0 * b * (t * per_frame + per_clip),
-        "encoder": float(b * t * _encoder(vdsm, height, width, trained=pretrain)),
+        "encoder": float(b * t * _encoder(vdsm, height, width)) if pretrain else 0.0,
         "blend": 2.0 * b * weights * (3 if pretrain else 2),
         "rnn": float(rnn),
     }
@@ -59,8 +60,8 @@ def least_bytes(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> float:
     """Returns the bytes that one float32 step moves at the very least.
 
     Experts are read forward and backward, and every trained parameter's gradient is written once
-    and Adam read and written; a clip's blended weights, the decoder's pictures and the encoder's
-    are written and read once in each direction.
+    and Adam read and written; a clip's blended weights, the decoder's pictures and in ``pretrain``
+    the encoder's are written and read once in each direction.
     """
     b, t, _, height, width = clip
     banks = [bank for bank in _banks(vdsm)]
@@ -70,8 +71,8 @@ def least_bytes(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> float:
     blended = b * experts // vdsm.identity_dim
     pictures = sum(b * t * (4 * 2**i) ** 2 * bank.shape[-2] for i, bank in enumerate(banks))
     seen = sum(b * t * size * c.out_channels for c, size, _ in _convolutions(vdsm, height, width))
-    directions = 2 if stage == "pretrain" else 1
-    activations = 2 * 4 * (2 * blended + 2 * pictures + directions * seen)
+    read = 2 * seen if stage == "pretrain" else 0
+    activations = 2 * 4 * (2 * blended + 2 * pictures + read)
     return float(2 * 4 * experts + (4 + _ADAM_BYTES) * trained + activations)
 
 
@@ -92,10 +93,10 @@ def _convolutions(vdsm: VDSM, height: int, width: int) -> Iterator[tuple[nn.Conv
                 yield convolution, sides[0] * sides[1], first
 
 
-def _encoder(vdsm: VDSM, height: int, width: int, *, trained: bool) -> int:
+def _encoder(vdsm: VDSM, height: int, width: int) -> int:
     found = 0
     for convolution, pixels, first in _convolutions(vdsm, height, width):
-        passes = (2 if first else 3) if trained else 1  # nobody asks for the clip's gradient
+        passes = 2 if first else 3  # nobody asks for the clip's gradient
         found += passes * 2 * pixels * convolution.weight.numel()
     return found
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks.naive import NaiveVDSM, stock_adam
 from vdsm_bench.config import PRECISIONS, CellConfig, Precision, StageSettings
 from vdsm_bench.contracts import ClipShape, Progress
+from vdsm_bench.data.clips import to_unit
 from vdsm_bench.models.vdsm.model import VDSM
 from vdsm_bench.registry import registry
 from vdsm_bench.runs.cell import plan_cells
@@ -79,20 +80,30 @@ class Task:
 
     def clips(self) -> Tensor:
         """Returns the batch, on the device."""
-        return torch.rand(self.clip, generator=torch.Generator().manual_seed(1)).to(self.device)
+        generator = torch.Generator().manual_seed(1)
+        pixels = torch.randint(0, 256, self.clip, dtype=torch.uint8, generator=generator)
+        return to_unit(pixels.to(self.device))
 
 
 class _SameClips:
-    """A sampler that gives the same clips at every step."""
+    """A sampler that gives the same clips at every step; their frames lie in memory."""
 
     def __init__(self, clips: Tensor) -> None:
         self.clips = clips
+        self.resident = (255 * clips.flatten(0, 1)).round().to(torch.uint8)
+        self._rows = torch.arange(len(self.resident), device=clips.device).view(clips.shape[:2])
 
     def batch(
         self, stage: str, step: int, batch_size: int, pairs: bool, frames: int | None = None
     ) -> Tensor:
         """Returns the clips."""
         return self.clips
+
+    def rows(
+        self, stage: str, step: int, batch_size: int, pairs: bool, frames: int | None = None
+    ) -> Tensor:
+        """Returns the places of their frames."""
+        return self._rows
 
 
 def program_step(task: Task, precision: Precision = "32") -> Step:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vdsm_bench.data import clips
-from vdsm_bench.data.clips import ClipSampler, downscale, evaluation_clips, to_clip
+from vdsm_bench.data.clips import ClipSampler, downscale, evaluation_clips, to_clip, to_unit
 from vdsm_bench.errors import DataError, UsageError
 
 from .conftest import write_toy
@@ -184,9 +184,9 @@ def test_batches_are_read_one_step_ahead(store, monkeypatch):
 
 
 def test_frames_are_resident_where_they_fit(store, monkeypatch):
-    assert sampler(store)._resident is not None
+    assert sampler(store).resident is not None
     monkeypatch.setattr(clips, "RESIDENT_LIMIT", 1000)
-    assert sampler(store)._resident is None
+    assert sampler(store).resident is None
 
 
 def test_the_sampler_shows_the_pixels_that_evaluation_shows(store):
@@ -198,6 +198,19 @@ def test_the_sampler_shows_the_pixels_that_evaluation_shows(store):
 
 def test_a_stage_may_ask_for_another_number_of_frames(store):
     assert sampler(store).batch("s", 0, 2, False, frames=6).shape == (2, 6, 3, 4, 4)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_it_tells_which_frames_a_batch_shows(store, pairs):
+    held, read = (sampler(store, resident=place) for place in (True, False))
+    asked = [(name, step, 5, pairs, 4) for name in ("one", "two") for step in (0, 3)]
+    for wanted in asked:
+        rows = held.rows(*wanted)
+        assert rows.shape == (5, 4)
+        assert torch.equal(held.batch(*wanted), to_unit(held.resident[rows]))
+        assert torch.equal(read.rows(*wanted), rows)
+    assert len({held.rows(*wanted).numpy().tobytes() for wanted in asked}) == 4
+    assert read.resident is None
 
 
 def test_no_clips_are_refused(store):

@@ -9,7 +9,7 @@ import torch
 
 from tests.models.tiny import build
 from tests.training.test_recording import ARGUMENTS, SETTINGS
-from tests.training.toys import Duel, Noise
+from tests.training.toys import Duel, Held, Noise, Read
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
 from vdsm_bench.data.clips import to_unit
@@ -55,6 +55,18 @@ def test_graphs_train_as_single_steps_do(tmp_path, monkeypatch):
     _, summary, eager = _train(tmp_path / "eager")
     assert all(manner.startswith("eager") for manner in summary.manners.values())
     _alike(graph, eager)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_graphs_with_known_features_train_as_single_steps_without_do(
+    tmp_path, monkeypatch, precision
+):
+    held = Held(device="cuda")
+    _, summary, known = _train(tmp_path / "known", noise=held, precision=precision)
+    assert summary.manners == {"pretrain": "graph", "sequence": "graph"}
+    monkeypatch.setattr(trainer_module, "recorder_for", lambda device: None)
+    _, _, computed = _train(tmp_path / "computed", noise=Read(held), precision=precision)
+    _alike(known, computed)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

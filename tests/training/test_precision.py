@@ -9,7 +9,7 @@ import torch
 from tests.models.tiny import CLIP, build
 from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import Progress
+from vdsm_bench.contracts import Batch, Progress
 from vdsm_bench.training import measure
 from vdsm_bench.training.measure import time_precisions
 from vdsm_bench.training.trainer import PlayerLoss, Trainer
@@ -22,7 +22,7 @@ def loss_and_gradients(precision, stage):
     model = build()
     torch.manual_seed(3)
     clip = Noise().batch(stage, 0, 4, False)
-    loss, terms = PlayerLoss(model, precision)(clip, False, stage, "vdsm", Progress(2, 4, 6, 12))
+    loss, terms = PlayerLoss(model, precision)(Batch(clip), stage, "vdsm", Progress(2, 4, 6, 12))
     loss.backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return loss, terms, gradients

@@ -5,7 +5,7 @@ import torch
 
 from tests.models.tiny import build
 from tests.training.tape import BrokenRecorder, TapeRecorder
-from tests.training.toys import Duel, Noise
+from tests.training.toys import Duel, Held, Noise
 from vdsm_bench.config import StageSettings
 from vdsm_bench.errors import DivergedError
 from vdsm_bench.training import trainer as trainer_module
@@ -71,6 +71,14 @@ def test_a_recorded_step_gives_the_same_bits(plain, tmp_path, monkeypatch):
     # the pose opens halfway through one stage, and is matched in the first epoch of the other
     forms = [["warm up"] * WARM_UP + ["record"] + ["replay"] * (n - WARM_UP) for n in (8, 8, 4, 12)]
     assert recorder.done == sum(forms, [])
+
+
+def test_a_recorded_step_with_known_features_gives_the_same_bits(tmp_path, monkeypatch):
+    model, _ = _train(tmp_path / "plain", None, monkeypatch, noise=Held())
+    recorded, summary = _train(tmp_path / "recorded", TapeRecorder(), monkeypatch, noise=Held())
+    assert summary.manners == {"pretrain": "graph", "sequence": "graph"}
+    assert _same(model, recorded)
+    assert _log(tmp_path / "recorded") == _log(tmp_path / "plain")
 
 
 def test_without_a_recording_the_same_bits_and_the_reason_once(plain, tmp_path, monkeypatch):
@@ -144,6 +152,6 @@ def test_another_shape_is_recorded_anew():
     seen, recorder = [], TapeRecorder()
     repeat = Repeater(lambda clip: seen.append(clip.shape), recorder, pytest.fail)
     for shape in [(2, 3)] * 5 + [(1, 3)] * 2:
-        repeat(torch.rand(shape), ())
+        repeat([torch.rand(shape)], ())
     assert recorder.done == [*["warm up"] * 3, "record", "replay", "replay", *["warm up"] * 2]
     assert repeat.obstacle == "fewer than 4 steps of the same form"

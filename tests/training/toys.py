@@ -8,6 +8,7 @@ from torch import nn
 from tests.models.tiny import build
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Codes, Losses, Player, Stage, VideoModel
+from vdsm_bench.data.clips import to_unit
 
 SETTINGS = {
     name: StageSettings(epochs=4, batches_per_epoch=3, batch_size=2)
@@ -25,6 +26,32 @@ class Noise:
         generator = torch.Generator().manual_seed(step + 1000 * len(stage))
         clip = torch.rand(batch_size, frames or self.frames, 3, 16, 16, generator=generator)
         return clip * float("nan") if (stage, step) == self.poison else clip
+
+
+class Held:
+    """Batches of a few frames that lie in memory."""
+
+    def __init__(self, n=7, frames=5, device="cpu"):
+        self.frames = frames
+        generator = torch.Generator().manual_seed(n)
+        pixels = torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=generator)
+        self.resident = pixels.to(device)
+
+    def rows(self, stage, step, batch_size, pairs, frames=None):
+        generator = torch.Generator().manual_seed(step + 1000 * len(stage))
+        shape = batch_size, frames or self.frames
+        rows = torch.randint(0, len(self.resident), shape, generator=generator)
+        return rows.to(self.resident.device)
+
+    def batch(self, *arguments):
+        return to_unit(self.resident[self.rows(*arguments)])
+
+
+class Read:
+    """The same batches, as if read from a disk."""
+
+    def __init__(self, held):
+        self.batch = held.batch
 
 
 class Duel(VideoModel):

@@ -31,10 +31,13 @@ class Batch:
         clip: ``[B, T, C, H, W]`` in [0, 1]. With ``pairs`` the two halves of T are two
             different clips of the same identity.
         pairs: whether identity grouping (weak supervision) was used to build it.
+        features: what the stage's ``features`` makes of each frame ``[B, T, F]``, where that has
+            been computed already.
     """
 
     clip: Tensor
     pairs: bool = False
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,16 @@ class Stage:
             a tensor's value. Its steps may then be recorded once and repeated (a CUDA graph).
         moving: the code of the movement that it trains; one that comes to hold nothing is a
             collapse, as an identity code of no use is. At the end the motion code counts.
+        features: what frozen parts make of frames, ``[N, C, H, W]`` to ``[N, F]``, each by itself.
+            It is the same in every step, so the trainer computes it once for all frames where
+            they lie in memory, and gives it with the batch; otherwise the loss has to call it.
     """
 
     name: str
     players: tuple[Player, ...]
     schedule: Callable[[Progress], Mapping[str, float | None]] | None = None
     moving: Literal["motion", "pose"] = "motion"
+    features: Callable[[Tensor], Tensor] | None = None
 
 
 class VideoModel(nn.Module, ABC):

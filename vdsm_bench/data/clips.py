@@ -194,6 +194,7 @@ class ClipSampler:
         self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._resident = self._load() if (self._fits() if resident is None else resident) else None
         self._ahead: tuple[_Step, Future[Tensor]] | None = None
+        self._sent: tuple[_Step, Tensor] | None = None
         self._reader = ThreadPoolExecutor(1, "clips")
 
     def __len__(self) -> int:
@@ -240,19 +241,40 @@ class ClipSampler:
         frames: int | None = None,
     ) -> Tensor:
         """Returns what :meth:`batch` does as it is stored, uint8, on the device."""
-        import torch
-
-        wanted = _Step(stage, step, batch_size, pairs, frames or self._frames)
         if self._resident is not None:
-            rows = self._send(torch.from_numpy(self._rows(wanted)))
+            rows = self.rows(stage, step, batch_size, pairs, frames)
             planes = self._resident.index_select(0, rows.view(-1))
             return planes.view(*rows.shape, *planes.shape[1:])
+        wanted = _Step(stage, step, batch_size, pairs, frames or self._frames)
         known, future = self._ahead or (None, None)
         if future is None or known != wanted:
             future = self._reader.submit(self._read, wanted)
         following = wanted._replace(step=step + 1)
         self._ahead = following, self._reader.submit(self._read, following)
         return self._send(future.result())
+
+    @property
+    def resident(self) -> Tensor | None:
+        """All frames ``[N, C, H, W]``, uint8, on the device; None where they do not fit there."""
+        return self._resident
+
+    def rows(
+        self,
+        stage: str,
+        step: int,
+        batch_size: int,
+        pairs: bool,
+        frames: int | None = None,
+    ) -> Tensor:
+        """Returns which of all frames :meth:`batch` shows ``[batch_size, frames]``."""
+        import torch
+
+        wanted = _Step(stage, step, batch_size, pairs, frames or self._frames)
+        known, rows = self._sent or (None, None)
+        if rows is None or known != wanted:
+            rows = self._send(torch.from_numpy(self._rows(wanted)))
+            self._sent = wanted, rows
+        return rows
 
     def _send(self, tensor: Tensor) -> Tensor:
         """Copies to the device; pinned, because of other memory torch awaits the copy's end."""

@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
-from vdsm_bench.contracts import ClipShape, Progress, VideoModel
+from vdsm_bench.contracts import Batch, ClipShape, Progress, VideoModel
 from vdsm_bench.training.trainer import PlayerLoss, freeze
 
 #: each precision is measured between so many times, fewer where SECONDS have passed
@@ -65,7 +65,7 @@ def time_precisions(
     def once(precision: Precision) -> None:
         loss = PlayerLoss(model, precision)
         for player in stage.players:
-            total, _ = loss(clip, chosen.pairs, stage.name, player.name, progress)
+            total, _ = loss(Batch(clip, chosen.pairs), stage.name, player.name, progress)
             total.backward()
             if precision != "32" and not math.isfinite(total.item()):
                 raise ArithmeticError

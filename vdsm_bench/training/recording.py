@@ -2,13 +2,13 @@
 
 A step issues thousands of small operations, and a GPU ends each before the host has issued the
 next. Repeated from a recording they cost one launch. What a recording reads lies in fixed places:
-the clip is copied into one of them, and learning rates and scheduled numbers are tensors that are
+the batch is copied into them, and learning rates and scheduled numbers are tensors that are
 written in place. Noise follows the generator's seed as outside of a recording.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 import torch
@@ -76,23 +76,23 @@ def recorder_for(device: torch.device) -> Recorder | None:
 
 
 class Repeater:
-    """Does the same work on one clip after another, from a recording as soon as there is one.
+    """Does the same work on one batch after another, from a recording as soon as there is one.
 
     A recording that fails is no error: from then on the work is done step by step.
 
     Args:
-        work: done on a clip; from the second time on it reads and writes the same memory.
+        work: done on a batch; from the second time on it reads and writes the same memory.
         recorder: records it.
         tell: called once with the reason where a recording fails.
     """
 
     def __init__(
-        self, work: Callable[[Tensor], None], recorder: Recorder, tell: Callable[[str], None]
+        self, work: Callable[..., None], recorder: Recorder, tell: Callable[[str], None]
     ) -> None:
         self._work, self._recorder, self._tell = work, recorder, tell
         self._form: Hashable = None
         self._replay: Work | None = None
-        self._clip: Tensor | None = None
+        self._places: list[Tensor] = []
         self._warm = 0
         self._failure: str | None = None
 
@@ -103,35 +103,38 @@ class Repeater:
             return f"fewer than {WARM_UP + 1} steps of the same form"
         return self._failure
 
-    def __call__(self, clip: Tensor, structure: Hashable) -> None:
-        """Does the work on a clip.
+    def __call__(self, batch: Sequence[Tensor], structure: Hashable) -> None:
+        """Does the work on a batch.
 
         Args:
-            clip: ``[B, T, C, H, W]``, on the device.
+            batch: the tensors that the work takes, on the device.
             structure: what the work's course depends on; another one is recorded anew.
         """
         if self._failure is not None:
-            self._work(clip)
+            self._work(*batch)
             return
-        form = (structure, clip.shape, clip.dtype)
-        if self._clip is None or form != self._form:
+        form = (structure, tuple((each.shape, each.dtype) for each in batch))
+        if form != self._form:
             self._form, self._replay, self._warm = form, None, 0
-            self._clip = torch.empty_like(clip)
-        place = self._clip
-        place.copy_(clip)
+            self._places = [torch.empty_like(each) for each in batch]
+        for place, each in zip(self._places, batch, strict=True):
+            place.copy_(each)
         if self._replay is None and self._warm == WARM_UP:
-            self._record(place)
+            self._record()
         if self._replay is not None:
             self._replay()
         elif self._failure is not None:
-            self._work(place)
+            self._work_in_place()
         else:
             self._warm += 1
-            self._recorder.warm_up(lambda: self._work(place))
+            self._recorder.warm_up(self._work_in_place)
 
-    def _record(self, place: Tensor) -> None:
+    def _work_in_place(self) -> None:
+        self._work(*self._places)
+
+    def _record(self) -> None:
         try:
-            self._replay = self._recorder.record(lambda: self._work(place))
+            self._replay = self._recorder.record(self._work_in_place)
         except Exception as error:  # whatever it is: if the step cannot be taken, taking it says so
             text = str(error).strip().partition("\n")[0] or "no reason given"
             self._failure = f"{type(error).__name__}: {text}"

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import Player, Progress, Stage
+from vdsm_bench.contracts import Batch, Player, Progress, Stage
 from vdsm_bench.errors import ContractError
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import Recorder, Repeater
@@ -71,20 +71,22 @@ class StageStep:
             return "graph"
         return f"eager ({obstacle})" if obstacle else "eager"
 
-    def take(self, clip: Tensor, progress: Progress) -> None:
+    def take(self, clip: Tensor, progress: Progress, features: Tensor | None = None) -> None:
         """Every player takes one optimisation step on the same batch.
 
         Args:
             clip: ``[B, T, C, H, W]``, on the device.
             progress: where the stage stands; its schedule is filled in here.
+            features: of the frames ``[B, T, F]``, where they are known.
         """
+        batch = (clip,) if features is None else (clip, features)
         self._proceed(progress)
         self._set_learning_rates(progress.step)
         if self._repeater is None:
-            self._work(clip)
+            self._work(*batch)
             return
         scheduled = self._progress.scheduled
-        self._repeater(clip, frozenset(name for name in scheduled if scheduled[name] is None))
+        self._repeater(batch, frozenset(name for name in scheduled if scheduled[name] is None))
 
     def _proceed(self, progress: Progress) -> None:
         """Moves on, and to the numbers of another epoch where one begins."""
@@ -116,7 +118,7 @@ class StageStep:
                 else:
                     group["lr"] = rate
 
-    def _work(self, clip: Tensor) -> None:
+    def _work(self, clip: Tensor, features: Tensor | None = None) -> None:
         figures: dict[str, Tensor] = {}
         watched: dict[str, Tensor] = {}
         alone = len(self.stage.players) == 1
@@ -126,8 +128,9 @@ class StageStep:
             optimiser = self.optimisers[player.name]
             optimiser.zero_grad(set_to_none=True)
             loss, terms = self._loss(
-                clip, self._settings.pairs, self.stage.name, player.name, self._progress
-            )
+                Batch(clip, self._settings.pairs, features), self.stage.name, player.name,
+                self._progress,
+            )  # fmt: skip
             self._fabric.backward(loss)
             prefix = "" if alone else f"{player.name}/"
             figures |= {f"{prefix}{key}": value for key, value in terms.items()}

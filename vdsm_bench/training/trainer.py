@@ -28,6 +28,7 @@ from vdsm_bench.training.checkpoint import (
     save_weights,
     write_checkpoint,
 )
+from vdsm_bench.training.features import KnownFeatures, autocast, known_features
 from vdsm_bench.training.journal import Journal
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import recorder_for
@@ -102,7 +103,7 @@ class PlayerLoss(nn.Module):
         self.model, self.precision = model, precision
 
     def forward(
-        self, clip: Tensor, pairs: bool, stage: str, player: str, progress: Progress
+        self, batch: Batch, stage: str, player: str, progress: Progress
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss and its terms."""
         (chosen,) = [
@@ -112,9 +113,8 @@ class PlayerLoss(nn.Module):
             for one in each.players
             if one.name == player
         ]
-        # not Fabric's own bf16: it rounds the clip too, and with it the targets of the loss
-        with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            losses = chosen.loss(Batch(clip, pairs), progress)
+        with autocast(batch.clip.device, self.precision):
+            losses = chosen.loss(batch, progress)
         return losses.total.float(), dict(losses.terms)
 
 
@@ -169,7 +169,8 @@ class Trainer:
         self.fabric = launch_fabric(device)
         #: where the device is the processor itself, looking at a step costs nothing
         self._looks_always = self.fabric.device.type == "cpu"
-        self.model = model
+        self.model, self.precision = model, precision
+        self._known: KnownFeatures | None = None
         self._loss = self.fabric.setup_module(PlayerLoss(model, precision))
         self._journal = Journal(folder / "train.jsonl", [stage.name for stage in self.stages])
         self._checkpoints = folder / "checkpoints"
@@ -204,6 +205,9 @@ class Trainer:
         self._training_mode()
         recorder = recorder_for(self.fabric.device)
         settings = self.settings[stage.name]
+        self._known = known_features(
+            stage, settings, self.sampler, self.fabric.device, self.precision
+        )
         return StageStep(
             self.fabric, self._loss, stage, settings, recorder, partial(self._tell, stage)
         )
@@ -222,7 +226,9 @@ class Trainer:
         torch.manual_seed(derive_seed(self.seed, "train", name, step))
         epoch = step // settings.batches_per_epoch
         progress = Progress(epoch, settings.epochs, step, self._n_steps(name))
-        work.take(self._batch(name, step), progress)
+        clip = self._batch(name, step)
+        features = None if self._known is None else self._known.batch(step)
+        work.take(clip, progress, features)
 
     def _n_steps(self, stage: str) -> int:
         return self.settings[stage].epochs * self.settings[stage].batches_per_epoch

@@ -172,8 +172,6 @@ class VDSM(VideoModel):
         self.transition = GatedTransition(pose_dim, motion_dim, transition_width)
         self.first_pose = nn.Parameter(torch.zeros(pose_dim))  # z_0 of q
 
-    # -- stages ------------------------------------------------------------------------------
-
     def stages(self) -> Sequence[Stage]:
         """Returns ``pretrain`` and ``sequence``, one player each."""
         frames = [self.encoder, self.decoder, self.pose_head, self.identity_head]
@@ -195,6 +193,7 @@ class VDSM(VideoModel):
                 "sequence",
                 (Player("vdsm", [*sequence, self.first_pose], self._sequence_loss),),
                 lambda progress: asdict(self.annealing("sequence", progress)),
+                features=self.frame_features,
             ),
         )
 
@@ -213,7 +212,7 @@ class VDSM(VideoModel):
         return self._loss("pretrain", self.frame_model, guide, batch, progress, share)
 
     def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
-        seen = self.see(batch.clip)
+        seen = self.see(batch.clip, batch.features)
         return self._loss("sequence", self.clip_model, self.clip_guide, batch, progress, seen=seen)
 
     def _loss(
@@ -250,11 +249,8 @@ class VDSM(VideoModel):
             if self.pose_likeness:
                 scaled["likeness"] = self.pose_likeness * pose.shape[:2].numel() * likeness
         terms |= {f"kl_{name}": value / n for name, value in plain.items()}
-        zero = batch.clip.new_zeros(())
-        constants = {name: zero + value for name, value in annealing.figures().items()}
+        constants = {k: batch.clip.new_zeros(()) + v for k, v in annealing.figures().items()}
         return Losses(total=total(scaled) / n, terms={**terms, **constants})
-
-    # -- the two Pyro pairs ------------------------------------------------------------------
 
     def frame_model(self, clip: Tensor, annealing: Annealing) -> None:
         """The model of ``pretrain``: s, independent z_t ~ N(0, I), and the frames."""
@@ -288,11 +284,18 @@ class VDSM(VideoModel):
                 with poutine.scale(scale=annealing.pose):
                     pyro.sample("z", normal(loc, scale, 2))
 
-    def see(self, clip: Tensor) -> Seen:
+    def frame_features(self, frames: Tensor) -> Tensor:
+        """Returns what the encoders make of frames ``[N, C, H, W]``, side by side ``[N, F]``."""
+        both = self.encoder, self.pose_encoder
+        return torch.cat([one(frames) for one in both if one is not None], dim=1)
+
+    def see(self, clip: Tensor, features: Tensor | None = None) -> Seen:
         """Reads off a clip's frames what ``sequence`` takes as given from ``pretrain``."""
         with torch.no_grad():
-            features = features_of(self.encoder, clip)
-            return Seen(clip, features, *self._read_pose(clip, features))
+            if features is None:
+                features = features_of(self.frame_features, clip)
+            parts = torch.split(features, self.encoder.feature_dim, dim=-1)
+            return Seen(clip, parts[0], *self.pose_head(parts[-1]))
 
     def clip_model(self, seen: Seen, annealing: Annealing) -> None:
         """The model of ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
@@ -338,13 +341,10 @@ class VDSM(VideoModel):
         density = pixel_density(self.likelihood, logits, self.pixel_scale)
         pyro.sample("x", density.to_event(4), obs=clip)
 
-    # -- codes -------------------------------------------------------------------------------
-
     def _read_pose(self, clip: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale of q(z_t | x_t); ``features`` are those of the identity."""
-        if self.pose_encoder is not None:
-            features = features_of(self.pose_encoder, clip)
-        loc, scale = self.pose_head(features)
+        own = self.pose_encoder
+        loc, scale = self.pose_head(features if own is None else features_of(own, clip))
         return loc, scale
 
     def mixing_weights(self, identity: Tensor, temperature: Weight | None = None) -> Tensor:

@@ -1,0 +1,88 @@
+"""What a stage's frozen parts make of the frames, computed once and not in every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from vdsm_bench.config import Precision, StageSettings
+from vdsm_bench.contracts import Stage
+from vdsm_bench.data.clips import to_unit
+
+#: frames that are read at once
+_TOGETHER, _TOGETHER_ON_CUDA = 256, 4096
+
+
+@runtime_checkable
+class FrameHolder(Protocol):
+    """A sampler that may have all frames in memory, and tells which of them a batch shows."""
+
+    @property
+    def resident(self) -> Tensor | None:
+        """All frames ``[N, C, H, W]``, uint8, on the device; None where they do not fit there."""
+
+    def rows(
+        self, stage: str, step: int, batch_size: int, pairs: bool, frames: int | None = None
+    ) -> Tensor:
+        """Returns which of all frames a batch shows ``[batch_size, frames]``."""
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Returns the context in which losses are computed.
+
+    It is not Fabric's own bf16, which rounds the clip too, and with it the targets of the loss.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@dataclass(frozen=True)
+class KnownFeatures:
+    """The features of all frames that a stage is shown.
+
+    Attributes:
+        stage: its name.
+        settings: how it is trained.
+        holder: of the frames.
+        table: a row for each of them ``[N, F]``.
+    """
+
+    stage: str
+    settings: StageSettings
+    holder: FrameHolder
+    table: Tensor
+
+    def batch(self, step: int) -> Tensor:
+        """Returns those of a step's frames ``[B, T, F]``."""
+        rows = _rows(self.stage, self.settings, self.holder, step)
+        return self.table.index_select(0, rows.view(-1)).view(*rows.shape, -1)
+
+
+def known_features(
+    stage: Stage,
+    settings: StageSettings,
+    sampler: object,
+    device: torch.device,
+    precision: Precision,
+) -> KnownFeatures | None:
+    """Computes the features of all frames.
+
+    Returns:
+        None where the stage has none, where the frames are not in memory, and where the stage
+        is shown fewer frames than there are.
+    """
+    if stage.features is None or not isinstance(sampler, FrameHolder) or sampler.resident is None:
+        return None
+    shown = _rows(stage.name, settings, sampler, 0).numel()
+    if len(sampler.resident) > shown * settings.epochs * settings.batches_per_epoch:
+        return None
+    together = _TOGETHER_ON_CUDA if device.type == "cuda" else _TOGETHER
+    with torch.no_grad(), autocast(device, precision):
+        parts = [stage.features(to_unit(some)) for some in torch.split(sampler.resident, together)]
+    return KnownFeatures(stage.name, settings, sampler, torch.cat(parts))
+
+
+def _rows(stage: str, settings: StageSettings, holder: FrameHolder, step: int) -> Tensor:
+    return holder.rows(stage, step, settings.batch_size, settings.pairs, settings.frames)
