@@ -11,7 +11,7 @@ from tests.models.tiny import CLIP, build
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Factor, LabelledClips
 from vdsm_bench.errors import CollapsedError
-from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm
+from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, settling
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 from vdsm_bench.runs.monitor import Monitor
 from vdsm_bench.training.trainer import Trainer
@@ -67,11 +67,16 @@ def trainer_of(table, folder, identity_kl, *, alarm, **arguments):
     bench = SimpleNamespace(
         clips=chosen,
         splits=SimpleNamespace(validation=np.arange(48), train=np.arange(0)),
-        store=SimpleNamespace(factors=(Factor("colour", "static", ("r", "g", "b")),)),
+        store=SimpleNamespace(
+            factors=(Factor("colour", "static", ("r", "g", "b")),), identities=np.arange(48)
+        ),
     )
-    monitor = Monitor(bench, SimpleNamespace(table=table), CellFolder(folder), "cpu")
     folder.mkdir(exist_ok=True)
     model = vdsm_of(identity_kl, **arguments)
+    monitor = Monitor(
+        bench, SimpleNamespace(table=table), CellFolder(folder), "cpu",
+        settling=settling(model, SETTINGS),
+    )  # fmt: skip
     return Trainer(
         model,
         SETTINGS,
@@ -92,7 +97,11 @@ def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
     trainer_of(table, tmp_path / "cell", KEPT, alarm=True).train()
     found = figures_of(tmp_path / "cell")
     assert len(found) == EPOCHS + 6
-    assert [look["collapsed"] for look in found[-LOOKS:]] == [False] * LOOKS
+    said = [look["collapsed"] for look in found]
+    assert said[:SETTLED] == [None] * SETTLED
+    assert said[SETTLED:EPOCHS] == [False] * (EPOCHS - SETTLED)
+    assert said[EPOCHS : EPOCHS + 2] == [None] * 2
+    assert said[-LOOKS:] == [False] * LOOKS
     assert found[-1]["motion_information"] > 0.3
     assert found[EPOCHS - 1]["swap_gap"] > 0.2
     assert found[EPOCHS - 1]["identity_information"] > 0.5
@@ -142,8 +151,8 @@ NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_infor
         ("sequence", [NO_MOTION] * 5, False),  # the first three are early for a motion code
         ("sequence", [NO_MOTION] * 6, True),
         ("sequence", [NO_POSE] * 6, False),
-        ("sequence", [IDLE] * 2, False),
-        ("sequence", [IDLE] * 3, True),
+        ("sequence", [IDLE] * 4, False),  # two early ones and two
+        ("sequence", [IDLE] * 5, True),
         ("sequence", [{}] * 3, False),
     ],
 )
@@ -164,6 +173,8 @@ def test_a_stage_of_few_epochs_is_long_enough_for_an_empty_motion_code(table):
     alarm = CollapseAlarm(table, vdsm_of(KEPT), short)
     assert alarm("sequence", [NO_MOTION] * 3) is None
     assert alarm("sequence", [NO_MOTION] * 4) is not None
+    shorter = {**SETTINGS, "sequence": SETTINGS["sequence"].model_copy(update={"epochs": 3})}
+    assert CollapseAlarm(table, vdsm_of(KEPT), shorter)("sequence", [IDLE] * 3) is not None
 
 
 def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):

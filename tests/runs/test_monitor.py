@@ -10,7 +10,7 @@ import torch
 
 from vdsm_bench.contracts import Codes, Factor, LabelledClips, Stage, VideoModel
 from vdsm_bench.runs import monitor
-from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.runs.monitor import EVERY_EPOCH, Monitor
 
 N, T, SIZE = 64, 3, 4
 COLOURS = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8]])
@@ -47,10 +47,14 @@ class EncodeOnly(Mixed):
     capabilities = frozenset({"encode"})
 
 
-def look(table, model, *, labels=None, stage=None):
-    """Looks at clips of three colours, whose names are the labels unless others are given."""
+def look(table, model, *, labels=None, stage=None, alike=0, count=EVERY_EPOCH):
+    """Looks at clips of three colours, whose names are the labels unless others are given.
+
+    Clips of one colour are of one identity; so many come first, and are the validation clips.
+    """
     rng = np.random.default_rng(0)
     colours = rng.integers(3, size=N)
+    colours[:alike] = 0
     noise = 0.05 * torch.from_numpy(rng.normal(size=(N, T, 3, SIZE, SIZE))).float()
     clips = (COLOURS[colours][:, None, :, None, None] + noise).clamp(0, 1)
     known = {"colour": colours if labels is None else labels}
@@ -63,10 +67,12 @@ def look(table, model, *, labels=None, stage=None):
     factor = Factor("colour", "static", ("red", "green", "blue"))
     bench = SimpleNamespace(
         clips=chosen,
-        splits=SimpleNamespace(validation=np.arange(N), train=np.arange(0)),
-        store=SimpleNamespace(factors=(factor,)),
+        splits=SimpleNamespace(
+            validation=np.arange(N)[: alike or N], train=np.arange(N)[alike or N :]
+        ),
+        store=SimpleNamespace(factors=(factor,), identities=colours),
     )
-    return Monitor(bench, SimpleNamespace(table=table), None, "cpu").look(model, stage)
+    return Monitor(bench, SimpleNamespace(table=table), None, "cpu", count).look(model, stage)
 
 
 def test_nearly_uniform_weights_over_experts_far_apart_have_not_collapsed(table):
@@ -75,6 +81,12 @@ def test_nearly_uniform_weights_over_experts_far_apart_have_not_collapsed(table)
     assert health.figures["largest_weight"] == pytest.approx(1 / 3, abs=0.001)
     assert health.figures["swap_gap"] > 1
     assert (health.collapsed, health.warning) == (False, None)
+
+
+def test_validation_clips_of_one_identity_do_not_make_a_code_look_collapsed(table):
+    health = look(table, Mixed(), alike=N // 2, count=N // 2)
+    assert health.figures["swap_gap"] > 1
+    assert not health.collapsed
 
 
 @pytest.mark.parametrize(

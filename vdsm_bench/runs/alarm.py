@@ -14,14 +14,35 @@ from vdsm_bench.runs.protocol import tool
 
 #: looks (epochs) in a row that have to show a code of no use
 LOOKS = 3
+#: share of a stage after the first by whose end its own way of drawing clips shows who they are
+_LEARNT_ANEW = 0.25
+
+
+def settling(model: VideoModel, training: Mapping[str, StageSettings]) -> dict[str, int]:
+    """Returns the epochs of each stage that its codes have to come into use.
+
+    In the first stage the model says how long that takes (``settles``). A later one may draw clips
+    in a way that it has yet to learn; where its epochs are few, its last looks count all the same.
+
+    Args:
+        model: whose stages are trained.
+        training: their settings.
+    """
+    first = model.stages()[0].name
+    shares = {name: model.settles if name == first else _LEARNT_ANEW for name in training}
+    epochs = {name: math.ceil(share * training[name].epochs) for name, share in shares.items()}
+    return {
+        name: count if name == first else min(count, max(0, training[name].epochs - LOOKS))
+        for name, count in epochs.items()
+    }
 
 
 class CollapseAlarm:
     """Goes off when the last three looks at a model show the same code to be of no use.
 
-    In the first stage looks count from the share of its epochs on that the model asks for
-    (``settles``). The code of the movement, which a stage may have to learn anew, counts in every
-    stage from half of its epochs on, or where those are few, in its last three. No label enters.
+    Looks count where a stage has settled (:func:`settling`). The code of the movement, which a
+    stage may have to learn anew, counts in every stage from half of its epochs on, or where those
+    are few, in its last three. No label enters.
 
     Args:
         table: where the judgement of one look comes from.
@@ -32,11 +53,9 @@ class CollapseAlarm:
     def __init__(
         self, table: Registry, model: VideoModel, training: Mapping[str, StageSettings]
     ) -> None:
-        stages = model.stages()
-        first = stages[0].name
         self._idle = tool(table, "idle_codes")
-        self._moving = {stage.name: stage.moving for stage in stages}
-        self._armed = {first: math.ceil(model.settles * training[first].epochs)}
+        self._moving = {stage.name: stage.moving for stage in model.stages()}
+        self._armed = settling(model, training)
         self._half = {
             name: min(math.ceil(0.5 * settings.epochs), max(0, settings.epochs - LOOKS))
             for name, settings in training.items()
@@ -49,7 +68,7 @@ class CollapseAlarm:
             stage: being trained.
             looks: the figures of its epochs so far, in their order.
         """
-        armed, moving = self._armed.get(stage, 0), self._moving[stage]
+        armed, moving = self._armed[stage], self._moving[stage]
         for code, first in {"identity": armed, moving: max(armed, self._half[stage])}.items():
             last = looks[first:][-LOOKS:]
             reasons = [reason for each in last if (reason := self._idle(each, moving).get(code))]

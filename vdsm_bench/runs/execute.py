@@ -24,7 +24,7 @@ from vdsm_bench.errors import (
 from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.adoption import adopt_training, trained_as
-from vdsm_bench.runs.alarm import CollapseAlarm
+from vdsm_bench.runs.alarm import CollapseAlarm, settling
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes
 from vdsm_bench.runs.controls import obtain_controls
@@ -266,6 +266,9 @@ def _trainer(
 ) -> Trainer:
     config = cell.config
     alarm = CollapseAlarm(desk.context.table, model, config.training)
+    monitor = Monitor(
+        bench, protocol, folder, desk.device, settling=settling(model, config.training)
+    )
     sampler = bench.sampler(config.seed, desk.device)
     if sampler.alone and any(stage.pairs for stage in config.training.values()):
         _note(cell, folder, desk, _ALONE.format(sampler.alone))
@@ -277,7 +280,7 @@ def _trainer(
         seed=config.seed,
         device=desk.device,
         precision=config.precision,
-        on_epoch=Monitor(bench, protocol, folder, desk.device).on_epoch,
+        on_epoch=monitor.on_epoch,
         alarm=alarm if desk.context.stop_on_collapse else None,
         progress=desk.context.reporter.progress,
         say=partial(_note, cell, folder, desk),

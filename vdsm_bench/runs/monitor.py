@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,9 @@ from vdsm_bench.seeding import generator
 #: clips that are looked at after every epoch, and once at the end: validation clips, and training
 #: clips where those are too few
 EVERY_EPOCH, AT_THE_END = 128, 512
+#: with fewer identities among validation clips, half of those looked at are training clips: a swap
+#: within one identity changes nothing
+_LEAST_IDENTITIES = 4
 #: one in so many of them, and no fewer than so many, is regenerated with its own identity code
 #: and with another clip's
 _SWAPPED, _LEAST_SWAPPED = 16, 8
@@ -57,6 +60,7 @@ class Monitor:
         folder: of the cell; its status is kept up to date.
         device: where the model is.
         clips: how many clips are looked at.
+        settling: epochs of a stage before which no code is said to have collapsed, 0 by default.
     """
 
     def __init__(
@@ -66,15 +70,20 @@ class Monitor:
         folder: CellFolder,
         device: str,
         clips: int = EVERY_EPOCH,
+        settling: Mapping[str, int] | None = None,
     ) -> None:
         self._bench, self._protocol, self._folder = bench, protocol, folder
+        self._settling = settling or {}
         self._device, self._count = device, clips
 
     @cached_property
     def _looked_at(self) -> LabelledClips:
         choose = tool(self._protocol.table, "choose_clips")
-        splits = self._bench.splits
+        splits, identities = self._bench.splits, self._bench.store.identities
         indices: Integers = splits.validation[choose(len(splits.validation), self._count)]
+        if len(np.unique(identities[indices])) < _LEAST_IDENTITIES:
+            half = choose(len(splits.validation), self._count // 2)
+            indices = splits.validation[half]
         missing = self._count - len(indices)
         if missing > 0:
             more = splits.train[choose(len(splits.train), missing)]
@@ -89,7 +98,10 @@ class Monitor:
     def on_epoch(self, stage: str, epoch: int, model: VideoModel) -> dict[str, Any]:
         """Returns the figures of one epoch; the model is in evaluation mode."""
         self._folder.write_status("training", stage=stage, epoch=epoch + 1)
-        return self.look(model, stage).figures
+        figures = self.look(model, stage).figures
+        if "collapsed" in figures and epoch < self._settling.get(stage, 0):
+            return {**figures, "collapsed": None}
+        return figures
 
     @torch.no_grad()
     def look(self, model: VideoModel, stage: str | None = None) -> Health:
