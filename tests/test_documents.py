@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
 
-from vdsm_bench.cli.main import cli
+from vdsm_bench.cli.main import cli, run_cli
+from vdsm_bench.errors import DataError
+from vdsm_bench.registry import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,6 +49,28 @@ def test_command_exists(words):
     if words[0] == "vdsm-bench":
         command, left = _walk(words[1:])
         command.make_context(words[0], left)  # parses every option and argument; calls nothing
+
+
+def _runs():
+    """Yields the runs of datasets that the catalogue has, not of a reader's own."""
+    known = {*registry().names("datasets")}
+    for command in _commands():
+        (words,) = command.values
+        given = {after for word, after in pairwise(words) if word == "--dataset"}
+        if words[:2] == ["vdsm-bench", "run"] and given <= known and "my.yaml" not in words:
+            yield command
+
+
+@pytest.mark.parametrize("words", list(_runs()))
+def test_a_run_can_be_planned(words, tmp_path, capsys):
+    """Keys, values, variants and names are right; files that are missing are another matter."""
+    folders = ["--runs-dir", str(tmp_path / "runs"), "--data-dir", str(tmp_path / "data")]
+    code = run_cli([*words[1:], *folders, "--dry-run"])
+    answer = capsys.readouterr()
+    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert code == (DataError.exit_code if errors else 0), answer.err
+    assert all(" is not in " in line for line in errors), answer.err
+    assert ": new" in answer.out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -76,6 +76,11 @@ def test_the_dry_run_knows_what_is_there(capsys):
     assert "toy-squares/diverging/smoke-seed0: continue" in answer.out
 
 
+def test_an_unknown_device_is_refused_before_anything_runs(capsys):
+    run = [*RUN, "--model", "toy", "--dry-run", "--device", "tpu"]
+    assert "'tpu' is not one of 'auto'" in call(capsys, *run, expect=2).err
+
+
 def test_status_lists_every_cell_with_its_reason(capsys):
     rows = {row["cell"].split("/")[1]: row for row in json.loads(call(
         capsys, "status", "--json").out)}  # fmt: skip

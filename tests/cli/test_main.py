@@ -166,9 +166,9 @@ def test_global_options_stand_before_or_after_the_command(tmp_path, capsys):
         assert str(tmp_path / "here") in capsys.readouterr().err
 
 
-def plan(capsys, *arguments):
+def plan(capsys, *arguments, expect=0):
     code = run_cli(["run", "--model", "vdsm", *arguments, "--dry-run", "--json"])
-    assert code == 0
+    assert code == expect
     answer = capsys.readouterr()
     return json.loads(answer.out), answer.err
 
@@ -181,9 +181,10 @@ def test_mug_without_data_stands_in_and_says_so(capsys):
 
 
 def test_a_named_data_folder_has_no_stand_in(capsys, tmp_path):
-    cells, said = plan(capsys, "--dataset", "mug", "--data-dir", str(tmp_path))
+    cells, said = plan(capsys, "--dataset", "mug", "--data-dir", str(tmp_path), expect=3)
     assert [cell["cell"] for cell in cells] == ["mug/vdsm/small-seed0"]
-    assert said == ""
+    assert f"error: mug is not in {tmp_path}" in said
+    assert "next: vdsm-bench data prepare mug --from FOLDER" in said
 
 
 def test_the_plan_follows_file_set_and_seeds(capsys, tmp_path):
@@ -191,7 +192,7 @@ def test_the_plan_follows_file_set_and_seeds(capsys, tmp_path):
     path.write_text("data: {frames: 5, stride: 3}\n")
     cells, _ = plan(
         capsys, "--dataset", "sprites", "--seeds", "0, 2", "--config", str(path),
-        "--set", "data.frames=6",
+        "--set", "data.frames=6", expect=3,
     )  # fmt: skip
     assert [cell["cell"][-1] for cell in cells] == ["0", "2"]
     assert {(cell["frames"], cell["stride"], cell["action"]) for cell in cells} == {(6, 3, "new")}

@@ -10,6 +10,7 @@ from vdsm_bench.contracts import Factor, VideoDataset
 from vdsm_bench.data import locate
 from vdsm_bench.data.locate import (
     DataRoot,
+    build_dataset,
     data_root,
     dataset_to_use,
     open_dataset,
@@ -17,7 +18,7 @@ from vdsm_bench.data.locate import (
 )
 from vdsm_bench.data.store_writer import StoreWriter
 from vdsm_bench.errors import ContractError, DataError, UsageError
-from vdsm_bench.registry import Entry, Registry
+from vdsm_bench.registry import Entry, Registry, registry
 
 from .conftest import card, write_toy
 
@@ -55,6 +56,13 @@ def table():
             Entry("datasets", name, "", target, defaults=defaults.get(name, {}), settings=settings)
         )
     return table
+
+
+def test_the_catalogue_knows_what_needs_no_files():
+    known = registry()
+    for name in known.names("datasets"):
+        embedded = build_dataset(known, name).card.access == "embedded"
+        assert embedded == bool(known.get("datasets", name).settings.get("embedded")), name
 
 
 def test_the_option_wins_over_the_variable_over_the_users_folder(tmp_path, monkeypatch):

@@ -73,6 +73,16 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")(command)
 
 
+def device_option(command: F) -> F:
+    """Adds ``--device``."""
+    from vdsm_bench.devices import DEVICES
+
+    return click.option(
+        "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+        help="Where it computes.",
+    )(command)  # fmt: skip
+
+
 def print_json(content: Any) -> None:
     """Prints an answer as JSON on stdout."""
     click.echo(json.dumps(content, indent=2))

@@ -11,6 +11,7 @@ from vdsm_bench.cli.context import (
     F,
     Session,
     complete_names,
+    device_option,
     json_option,
     pass_session,
     print_json,
@@ -43,7 +44,7 @@ def _protocol_options(function: F) -> F:
 
 @command.command("train")
 @_protocol_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@device_option
 @click.option("--fresh", is_flag=True, help="Train it anew; the old one is moved aside.")
 @json_option
 @pass_session
@@ -71,7 +72,7 @@ def train(
 
 @command.command("audit")
 @_protocol_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@device_option
 @click.option(
     "--retrain",
     is_flag=True,

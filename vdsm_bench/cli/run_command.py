@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vdsm_bench.cli.cell_options import Asked, cell_options
-from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
+from vdsm_bench.cli.context import (
+    Session,
+    device_option,
+    json_option,
+    note,
+    pass_session,
+    print_json,
+)
 from vdsm_bench.devices import prepare_environment
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Choice(["vdsm-notebook"]),
     help="Add the scores of another protocol, also to rows that are done.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["auto", "32", "bf16"]),
@@ -63,7 +70,7 @@ def command(
     if dry_run:
         short = asked.suite is not None
         _show_plan(session, cells, precision, fresh, as_json, short=short)
-        return 0
+        return _tell_missing(session, cells)
     prepare_environment()
     if profile:  # torch's profiler talks unless it is told not to before torch is loaded
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -156,6 +163,19 @@ def row_lines(metrics: dict[str, Any]) -> list[str]:
     if metrics.get("note"):
         lines.append(f"warning: {metrics['note']}")
     return lines
+
+
+def _tell_missing(session: Session, cells: list[Cell]) -> int:
+    """Says which datasets the plan lacks, and what to do; returns the exit code it would have."""
+    from vdsm_bench.data.locate import data_root, missing_files
+
+    table, root, code = session.catalogue(), data_root(session.data_dir), 0
+    for name in dict.fromkeys(cell.config.data.dataset for cell in cells):
+        error = missing_files(table, name, root)
+        if error is not None:
+            note(f"error: {error}")
+            code = error.exit_code
+    return code
 
 
 def _show_plan(

@@ -11,6 +11,7 @@ import click
 from vdsm_bench.cli.context import (
     Session,
     complete_names,
+    device_option,
     json_option,
     note,
     pass_session,
@@ -75,7 +76,7 @@ _NO_TRAINING = {"training": {"*": {"pairs": False}}}
     metavar="KEY=VALUE",
     help="One setting of data, judge or evaluation, for example data.frames=10.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@device_option
 @click.option("--fresh", is_flag=True, help="Replace the row; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the row.")
 @json_option

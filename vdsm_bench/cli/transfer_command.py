@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vdsm_bench.cli.context import Session, complete_names, pass_session
+from vdsm_bench.cli.context import Session, complete_names, device_option, pass_session
 
 
 @click.command("transfer")
@@ -23,7 +23,7 @@ from vdsm_bench.cli.context import Session, complete_names, pass_session
 @click.option("--dataset", shell_complete=complete_names("datasets"), help="Dataset.")
 @click.option("--preset", shell_complete=complete_names("presets"), help="Preset.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@device_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

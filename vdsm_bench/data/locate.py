@@ -192,20 +192,34 @@ def open_dataset(
         )
     if root.store(used).exists():
         return _opened(table, used, root)
-    dataset = build_dataset(table, used)
+    lacking = missing_files(table, used, root)
+    if lacking is not None:
+        raise lacking
+    say(f"Making {used} in {root.store(used)} (once).")
+    return prepare_dataset(table, used, root, progress=progress, log=log)
+
+
+def missing_files(table: Registry, name: str, root: DataRoot) -> DataError | None:
+    """Returns why a dataset cannot be had without its files, and what to do; None where it can.
+
+    Raises:
+        UsageError: no such dataset.
+    """
+    if root.store(name).exists() or table.get("datasets", name).settings.get("embedded"):
+        return None
+    dataset = build_dataset(table, name)
     if dataset.card.access == "download":
-        raise DataError(
-            f"{used} is not in {root.path}.",
-            hint=f"vdsm-bench data prepare {used}   (downloads {megabytes(dataset)}; "
+        return DataError(
+            f"{name} is not in {root.path}.",
+            hint=f"vdsm-bench data prepare {name}   (downloads {megabytes(dataset)}; "
             "--from FOLDER where you have the files)",
         )
     if dataset.card.access == "import":
-        raise DataError(
-            f"{used} is not in {root.path}; it is made from files that you have.",
-            hint=f"vdsm-bench data prepare {used} --from FOLDER   ({dataset.card.source})",
+        return DataError(
+            f"{name} is not in {root.path}; it is made from files that you have.",
+            hint=f"vdsm-bench data prepare {name} --from FOLDER   ({dataset.card.source})",
         )
-    say(f"Making {used} in {root.store(used)} (once).")
-    return prepare_dataset(table, used, root, progress=progress, log=log)
+    return None
 
 
 def prepare_dataset(
