@@ -3,18 +3,21 @@
 ``python -m benchmarks.all --device cuda`` needs a checkout, its environment and nothing else: data
 is drawn. It runs the tests marked ``gpu`` and then each benchmark in a process of its own; what
 they say goes to the screen, results go to the history, and what the tests said to
-``OUT/gpu-tests.txt``. The exit code is 0 if all went well, 1 if something failed (the rest is
-run all the same) and 2 where there is no such device.
+``OUT/gpu-tests.txt``. With ``--quick`` the numbers mean nothing: without ``--out`` they go to a
+temporary folder. The exit code is 0 if all went well, 1 if something failed (the rest is run all
+the same) and 2 where there is no such device or no such benchmark.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.machine import known
 from vdsm_bench.devices import choose_device
 from vdsm_bench.files import write_text
 
@@ -59,14 +62,26 @@ def run_benchmark(name: str, options: list[str]) -> bool:
     return subprocess.run(command, cwd=machine.ROOT, check=False).returncode == 0
 
 
+def _folder(given: Path | None, kept: Path, *, quick: bool) -> Path:
+    """Returns where results go; what is quick does not go where results are kept, unless told."""
+    if given is None and quick:
+        given = Path(tempfile.mkdtemp(prefix="vdsm-bench-quick-"))
+        print(f"results: {given}", flush=True)
+    return (given or kept).resolve()
+
+
 def main() -> None:
     """Runs everything and says what became of it."""
     parser = machine.options(__doc__)
     parser.add_argument("--only", default="", help="comma-separated; all if left out")
     parser.add_argument("--quick", action="store_true", help="seconds each, to see that they run")
+    kept = parser.get_default("out")
+    parser.set_defaults(out=None)
     given = parser.parse_args()
     choose_device(given.device)
-    out = given.out.resolve()
+    names = [name for name, *_ in BENCHMARKS]
+    wanted = known("--only", given.only, names) if given.only else names
+    out = _folder(given.out, kept, quick=given.quick)
     shared = ["--device", given.device, "--out", str(out)]
     if given.threads is not None:
         shared += ["--threads", str(given.threads)]
@@ -74,7 +89,6 @@ def main() -> None:
     if given.device == "cuda":
         started = time.monotonic()
         ended.append(("tests", run_tests(out), time.monotonic() - started))
-    wanted = given.only.split(",") if given.only else [name for name, *_ in BENCHMARKS]
     for name, *options in BENCHMARKS:
         if name not in wanted:
             continue

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.forms import Task, program_step
 from benchmarks.history import describe, record, table
+from benchmarks.machine import at_least_once, known
 from benchmarks.step import STAGES
 from benchmarks.worker import WARM_UP, block, timed
 from vdsm_bench.devices import prepare_process
@@ -99,13 +100,11 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated")
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
+    stages, sizes = known("--stages", given.stages, STAGES), known("--sizes", given.sizes, VALUES)
+    repeats = at_least_once(given.repeats)
     machine.prepare(given.device, given.threads)
     prepare_process()
-    rows = [
-        measure(stage, size, given.device, given.repeats)
-        for stage in given.stages.split(",")
-        for size in given.sizes.split(",")
-    ]
+    rows = [measure(stage, size, given.device, repeats) for stage in stages for size in sizes]
     results = {"base": BASE, "widths": WIDTHS, "rows": rows}
     about = machine.describe(given.device)
     record("growth", results, about=about, out=given.out, render=render)

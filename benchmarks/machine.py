@@ -1,4 +1,4 @@
-"""What a measurement depends on: the machine, without its name, and the commit."""
+"""What a measurement depends on (the machine, without its name, and the commit), and options."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from vdsm_bench.devices import choose_device, describe_device
-from vdsm_bench.errors import VdsmBenchError
+from vdsm_bench.errors import UsageError, VdsmBenchError, suggest
 
 ROOT = Path(__file__).parents[1]
 _FLAGS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
@@ -95,3 +95,33 @@ def run(main: Callable[[], None]) -> None:
     except VdsmBenchError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+
+
+def known(option: str, given: str, names: Collection[str]) -> list[str]:
+    """Returns what an option names, comma-separated.
+
+    Args:
+        option: as it is typed.
+        given: what was typed after it.
+        names: that there are.
+
+    Raises:
+        UsageError: one of them is not there.
+    """
+    wanted = given.split(",")
+    for name in wanted:
+        if name not in names:
+            wrong = f"{option}: there is no {name!r}{suggest(name, names)}."
+            raise UsageError(wrong, hint=f"{option} {','.join(names)}")
+    return wanted
+
+
+def at_least_once(repeats: int) -> int:
+    """Returns how often something is timed.
+
+    Raises:
+        UsageError: it would never be.
+    """
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: nothing would be timed.", hint="--repeats 1")
+    return repeats

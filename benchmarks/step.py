@@ -26,10 +26,10 @@ from benchmarks import machine
 from benchmarks.costs import least_bytes, operations
 from benchmarks.forms import NAIVE, Task
 from benchmarks.history import describe, record, table
+from benchmarks.machine import at_least_once, known
 from benchmarks.worker import Taken, Worker
 from vdsm_bench.config import PRECISIONS
 from vdsm_bench.devices import choose_device
-from vdsm_bench.errors import UsageError
 
 STAGES = ("pretrain", "sequence")
 _TIMES = ("setting", "stage", "precision", "plain loops, s", "program, s", "ratio")
@@ -224,22 +224,22 @@ def main() -> None:
     parser.add_argument("--no-naive", action="store_true", help="the program's step alone")
     given = parser.parse_args()
     choose_device(given.device)
-    precisions = given.precision.split(",")
-    if unknown := set(precisions) - set(PRECISIONS):
-        raise UsageError(f"There is no precision {unknown.pop()!r}.", hint="--precision 32,bf16")
+    precisions = known("--precision", given.precision, PRECISIONS)
+    stages, repeats = known("--stages", given.stages, STAGES), at_least_once(given.repeats)
+    tasks = [
+        Task(setting, stage, given.preset, given.device)
+        for setting in given.settings.split(",")
+        for stage in stages
+    ]
+    for task in tasks:
+        _ = task.config  # refuses an unknown setting or preset before anything is timed
     rows = []
-    for setting in given.settings.split(","):
-        for stage in given.stages.split(","):
-            print(f"{setting} {stage}", file=sys.stderr, flush=True)
-            task = Task(setting, stage, given.preset, given.device)
-            found = measure(
-                task, precisions, given.repeats, given.threads, naive=not given.no_naive
-            )
-            for row in found:  # at once: a run that is cut off has not measured for nothing
-                print(
-                    f"  {row['precision']}: {json.dumps(row['stock'])}", file=sys.stderr, flush=True
-                )
-            rows += found
+    for task in tasks:
+        print(f"{task.dataset} {task.stage}", file=sys.stderr, flush=True)
+        found = measure(task, precisions, repeats, given.threads, naive=not given.no_naive)
+        for row in found:  # at once: a run that is cut off has not measured for nothing
+            print(f"  {row['precision']}: {json.dumps(row['stock'])}", file=sys.stderr, flush=True)
+        rows += found
     about = [row.pop("machine") for row in rows][0]
     record("step", {"rows": rows}, about=about, out=given.out, render=render)
 

@@ -1,14 +1,18 @@
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import growth, history, pull, start
+from benchmarks import generation, growth, history, machine, pull, start, step
 from benchmarks.all import BENCHMARKS, QUICK
+from benchmarks.forms import Task
 from tests.models.tiny import build
+from vdsm_bench.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +132,93 @@ def test_all_go_on_after_one_that_fails_and_say_so(monkeypatch, capsys, tmp_path
     shared = ["--device", "cpu", "--out", str(tmp_path), "--threads", "2"]
     assert all(options[:6] == shared for _, options in run)
     assert "growth: FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("main", "typed", "wrong", "hint"),
+    [
+        (everything.main, "--only stepp", "no 'stepp' (did you mean 'step'?)", "start,generation"),
+        (everything.main, "--only step,", "no ''", "start,generation"),
+        (step.main, "--stages pretran", "(did you mean 'pretrain'?)", "--stages pretrain,sequence"),
+        (step.main, "--precision 16", "no '16'", "--precision 32,bf16"),
+        (step.main, "--settings mug,mugs", "no 'mugs'", "vdsm-bench list datasets"),
+        (step.main, "--preset papers", "no 'papers'", "vdsm-bench list presets"),
+        (step.main, "--repeats 0", "--repeats 0", "--repeats 1"),
+        (growth.main, "--sizes clip", "(did you mean 'clips'?)", "--sizes clips,frames,experts"),
+        (growth.main, "--stages pretran", "no 'pretran'", "--stages pretrain,sequence"),
+        (growth.main, "--repeats 0", "--repeats 0", "--repeats 1"),
+        (generation.main, "--repeats -1", "--repeats -1", "--repeats 1"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(monkeypatch, tmp_path, main, typed, wrong, hint):
+    monkeypatch.setattr(sys, "argv", ["x", *typed.split(), "--out", str(tmp_path / "out")])
+    with pytest.raises(UsageError) as refused:
+        main()
+    assert wrong in refused.value.message
+    assert hint in (refused.value.hint or "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_that_is_not_there_ends_with_exit_code_2():
+    done = _run("benchmarks.all", "--only", "stepp")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --only: there is no 'stepp'")
+
+
+@pytest.mark.parametrize("typed", [["--quick"], ["--quick", "--out", "there"], []])
+def test_quick_numbers_do_not_go_where_results_are_kept(monkeypatch, capsys, tmp_path, typed):
+    places = []
+    monkeypatch.setattr(
+        everything, "run_benchmark", lambda name, options: places.append(options[3]) or True
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["all", "--only", "start", *typed])
+    everything.main()
+    (place,) = map(Path, places)
+    said = f"results: {place}\n" in capsys.readouterr().out
+    if typed == ["--quick"]:
+        assert place.parent == tmp_path.resolve()
+        assert said
+    else:
+        given = tmp_path / "there" if typed else machine.ROOT / "benchmarks" / "results"
+        assert place == given.resolve()
+        assert not said
+
+
+def test_as_many_clips_are_saved_as_are_generated_and_they_show_something(monkeypatch):
+    task, written = Task("mug", "sequence", "smoke"), []
+    monkeypatch.setattr(generation, "write_gif", lambda path, pages: written.append(pages))
+    row = generation.measure(task, 1)
+    assert row["saved"] == "moving-shapes"
+    assert row["with_gifs"]["min"] > row["generating"]["min"] > 0
+    count, frames, _, height, width = row["clips"]
+    pages = written[-count:]
+    assert len(written) == 3 * count
+    assert {len(each) for each in pages} == {frames}
+    assert {page.size for each in pages for page in each} == {(width, height)}
+    generated = task.model().sample(count, frames)
+    saved = generation.shapes(frames, width)
+    assert saved.shape == generated.shape
+    assert np.array_equal(np.asarray(pages[3][1]), (255 * saved[3, 1]).movedim(0, -1).round())
+    assert len({each[0].tobytes() for each in pages}) == count
+    steps = [clips.diff(dim=-1).abs().mean() for clips in (generated, saved)]
+    assert steps[1] < 0.5 * steps[0]
+
+
+def test_the_page_of_generation_says_what_was_saved():
+    about = machine.describe("cpu")
+    times = {"median": 1.0, "min": 1.0, "max": 1.0}
+    row = {"setting": "mug", "generating": times, "with_gifs": times}
+    run = {"date": "2026-01-02T00:00:00", "commit": "x", "command": "y", "machine": about}
+    newest = {**run, "rows": [{**row, "saved": "moving-shapes"}]}
+    page = generation.render([newest, {**run, "rows": [row]}])
+    lines = [line for line in page.splitlines() if " mug " in line]
+    assert [line.rsplit(" | ", 1)[1] for line in lines] == [
+        "moving-shapes |",
+        "what was generated |",
+    ]
+    assert "noise" in page
 
 
 def test_without_a_gpu_it_says_so():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -15,44 +17,94 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from vdsm_bench.contracts import Stage
 from vdsm_bench.files import write_bytes
 from vdsm_bench.training.recording import WARM_UP
+from vdsm_bench.training.step import PHASES, StageStep
 from vdsm_bench.training.trainer import Trainer
 
 #: steps before the profiler looks, a recorded one among them, and while it does
 _WARM_UP, _STEPS = WARM_UP + 1, 3
-_STEP = "step"
-#: group -> names of operations and of kernels; the first that fits counts
+#: ranges: a step, and its phases in turn
+_STEP, _FETCHING = "step", "fetching the batch"
+_PHASES = (_FETCHING, *PHASES)
+#: the group of phases, and what ranges take beside the operations in them
+_PHASE, _PYTHON = "phases", "Python between operations"
+
+
+def _named(names: str) -> str:
+    """Returns a pattern of the operations with one of these names, in place or not."""
+    return rf"^(aten::)?_*({names})_*$"
+
+
+#: group -> names of operations, and what names of kernels contain; the first that fits counts
 _GROUPS = {
-    "optimiser": r"adam|Optimizer|multi_tensor|_foreach|linalg_vector_norm",
+    "optimiser": r"[aA]dam|^Optimizer|multi_tensor|^aten::_foreach|linalg_vector_norm",
     # what surrounds the operations proper, and those that only make views
-    "Python and dispatch": rf"^{_STEP}$|^autograd::|AccumulateGrad|Backward\d*$|^_[A-Z]|resolve_|"
-    r"empty|as_strided|view|reshape|slice|select$|transpose|::t$|expand|permute|narrow|unbind|"
-    r"detach|alias|squeeze|lift_fresh|result_type|resize_|chunk|split|flatten|aten::to$",
+    "Python and dispatch": rf"^{_PYTHON}$|^(torch::)?autograd::|^\w*Backward\d*$|^_[A-Z][a-z]|"
+    + _named(
+        r"(new_)?empty\w*|as_strided|(unsafe_)?view(_as\w*)?|reshape\w*|slice|select|transpose|m?[tT]|"
+        r"adjoint|expand(_as)?|broadcast_\w+|permute|move(dim|axis)|narrow|unbind|unfold|detach|"
+        r"alias|(un)?squeeze|lift_fresh|result_type|resize|(unsafe_)?(chunk|split\w*)|(un)?flatten|"
+        r"diagonal|to|contiguous|resolve_\w+"
+    ),
     "recurrent nets": r"lstm|gru|rnn|LSTM|GRU|RNN",
-    "random numbers": r"normal_|::randn?\b|randint|uniform|bernoulli|dropout|philox|distribution",
-    "convolutions": r"conv|im2col|col2im|winograd",
-    "matrix products": r"\b(ba?dd|add)?b?mm\b|matmul|gemm|linear$|cutlass|\b(dot|mv)\b",
-    "copies and element-wise": r"copy|clone|contiguous|::cat|stack|fill_|zero|ones|full|pad|index|"
-    r"gather|scatter|add|sub|mul|div|neg|exp|log|sqrt|pow|square|sigmoid|tanh|softplus|relu|clamp|"
-    r"where|abs|sgn|sign|maximum|minimum|elementwise|Memcpy|Memset|::(eq|ne|gt|ge|lt|le)_?\b",
+    "random numbers": r"distribution_|philox|dropout|"
+    + _named(r"rand\w*|(log_)?normal\w*|uniform|bernoulli\w*|multinomial|exponential"),
+    "convolutions": r"conv(?!ert)|im2col|col2im|winograd|fprop|dgrad|wgrad",
+    "matrix products": r"gemm|gemv|cutlass|nvjet|splitK|dot_kernel|"
+    + _named(
+        r"\w*mm|(linalg_)?matmul|\w*mv|v?dot|(mkldnn_|bi)?linear\w*|einsum|outer|tensordot|"
+        r"\w*attention\w*"
+    ),
+    "reductions and norms": r"reduce|Reduce|Scan|softmax|SoftMax|pool|_norm_|\bbn_|"
+    + _named(
+        r"(nan)?(sum|mean)|sum_to_size|(std|var)(_mean)?|prod|a?(max|min)|aminmax|arg(max|min)|"
+        r"any|all|count_nonzero|log(cum)?sumexp|cum\w+|(linalg_)?norm|nll_loss\w*|"
+        r"\w*(batch|layer|group|instance|weight|rms)_norm\w*"
+    ),
+    "copies and element-wise": r"elementwise|Memcpy|Memset|CatArray|index|gather|scatter|copy|"
+    r"fill|upsample|_pad|^_(add_up|cut)$|"  # the last are kernels of the decoder
+    r"^aten::_*(clone|cat|stack|embedding|masked|where|slice|select|unfold|repeat|flip|roll|tri[lu]|"
+    r"(new_)?(zeros?|ones|full)|arange|linspace|pad|r?sub|add|addc?(mul|div)|mul|div|remainder|neg|"
+    r"exp[2m]?1?|log\d?|log1p|log(add|_sigmoid)\w*|r?sqrt|pow|square|reciprocal|(hard|log)?sigmoid|"
+    r"tanh|a?(sin|cos|tan)h?|hard\w+|softplus|\w*relu\d?|[a-z]?elu|glu|silu|threshold|erf\w*|"
+    r"cl[ai]mp?|abs|sgn|sign|lerp|maximum|minimum|round|floor|ceil|is(finite|nan|inf)|nan_to_num|"
+    r"logical|bitwise|eq|ne|gt|ge|lt|le|(smooth_)?(mse|l1)_loss|binary_cross_entropy)(_\w*)?$",
 }
 _REST = "the rest"
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One kind of operation: its own time, without that of the operations which it calls.
+    """One kind of operation, or a phase of the step.
 
     Attributes:
         name: as torch calls it.
         group: as in the table.
         calls: per step.
-        seconds: per step.
+        seconds: per step: an operation's own time, without that of the operations which it
+            calls; all the time of a phase.
     """
 
     name: str
     group: str
     calls: float
     seconds: float
+
+
+class _Work:
+    """A stage's step that tells when its batch has been fetched.
+
+    Args:
+        work: the step.
+        fetched: called before it is taken.
+    """
+
+    def __init__(self, work: StageStep, fetched: Callable[[], None]) -> None:
+        self.stage, self._work, self._fetched = work.stage, work, fetched
+
+    def take(self, *batch: Any) -> None:
+        """Takes the step."""
+        self._fetched()
+        self._work.take(*batch)
 
 
 def profile_stage(trainer: Trainer, stage: Stage, trace: Path) -> list[Operation]:
@@ -66,7 +118,7 @@ def profile_stage(trainer: Trainer, stage: Stage, trace: Path) -> list[Operation
         trace: Chrome trace to write, ``.json.gz``.
 
     Returns:
-        Every operation, dearest first.
+        The phases of the step in turn, then every operation, dearest first.
     """
     settings = trainer.settings[stage.name]
     n_steps = settings.epochs * settings.batches_per_epoch
@@ -78,26 +130,63 @@ def profile_stage(trainer: Trainer, stage: Stage, trace: Path) -> list[Operation
             trainer.take(work, (n_steps // 2 + number) % n_steps)
         with profile(activities=activities, acc_events=True) as seen:
             for number in range(_STEPS):
-                with record_function(_STEP):
-                    trainer.take(work, (n_steps // 2 + _WARM_UP + number) % n_steps)
+                _take(trainer, work, (n_steps // 2 + _WARM_UP + number) % n_steps)
             if on_cuda:
                 torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / trace.name
         seen.export_chrome_trace(str(written))
         write_bytes(trace, written.read_bytes())
-    return _operations(seen.key_averages(), on_cuda)
+    events = seen.events() or ()
+    return [*_phases(events, on_cuda), *_operations(seen.key_averages(), on_cuda)]
 
 
-def _operations(events: Any, on_cuda: bool) -> list[Operation]:
-    found = []
+def _take(trainer: Trainer, work: StageStep, step: int) -> None:
+    """Takes a step in a range of its own; all before the step's work is fetching the batch."""
+    with record_function(_STEP), ExitStack() as fetching:
+        fetching.enter_context(record_function(_FETCHING))
+        trainer.take(cast(StageStep, _Work(work, fetching.close)), step)
+
+
+def _phases(events: Iterable[Any], on_cuda: bool) -> list[Operation]:
+    """Returns what ran while the host was in each phase, whatever thread it was launched from."""
+    ranges, launches = [], []
+    for event in events:
+        if event.is_user_annotation:
+            # its mirror on the device, from its first kernel to its last, is no phase
+            if event.name in _PHASES and event.device_type.name == "CPU":
+                ranges.append(event)
+        elif event.kernels:
+            taken = sum(kernel.duration for kernel in event.kernels)
+            launches.append((event.time_range.start, taken))
+    microseconds, calls = defaultdict[str, float](float), defaultdict[str, int](int)
+    for each in ranges:
+        start, end = each.time_range.start, each.time_range.end
+        inside = (taken for at, taken in launches if start <= at < end)
+        microseconds[each.name] += sum(inside) if on_cuda else end - start
+        calls[each.name] += 1
+    return [
+        Operation(name, _PHASE, calls[name] / _STEPS, microseconds[name] / 1e6 / _STEPS)
+        for name in _PHASES
+        if name in calls
+    ]
+
+
+def _operations(events: Iterable[Any], on_cuda: bool) -> list[Operation]:
+    found, python = [], 0.0
     for event in events:
         if on_cuda == (event.device_type.name == "CPU"):
             continue
+        if on_cuda and event.is_user_annotation:
+            continue  # spans kernels that are counted themselves
         taken = event.self_device_time_total if on_cuda else event.self_cpu_time_total
-        if taken > 0:
-            seconds = taken / 1e6 / _STEPS
+        seconds = taken / 1e6 / _STEPS
+        if event.key in (_STEP, *_PHASES):
+            python += seconds
+        elif seconds > 0:
             found.append(Operation(event.key, group_of(event.key), event.count / _STEPS, seconds))
+    if python > 0:
+        found.append(Operation(_PYTHON, group_of(_PYTHON), 1, python))
     return sorted(found, key=lambda each: -each.seconds)
 
 
@@ -109,11 +198,14 @@ def group_of(name: str) -> str:
     return _REST
 
 
-def table_of(stage: str, operations: Sequence[Operation], top: int = 12) -> str:
-    """Returns where a step goes as Markdown: groups with their shares, then the dearest."""
+def table_of(stage: str, found: Sequence[Operation], top: int = 12) -> str:
+    """Returns where a step goes as Markdown: phases, groups with shares, then the dearest."""
+    operations = [each for each in found if each.group != _PHASE]
     total = sum(each.seconds for each in operations) or 1.0
     lines = [
         f"### {stage}: {1e3 * total:.1f} ms per step under the profiler",
+        "",
+        *_phase_table([each for each in found if each.group == _PHASE], total),
         "",
         "| group | share | ms | calls |",
         "|---|---:|---:|---:|",
@@ -133,3 +225,14 @@ def table_of(stage: str, operations: Sequence[Operation], top: int = 12) -> str:
         for each in operations[:top]
     ]
     return "\n".join(lines) + "\n"
+
+
+def _phase_table(phases: Sequence[Operation], total: float) -> list[str]:
+    """Returns the lines on a step's phases, of a step of so many seconds."""
+    if not any(each.name in PHASES for each in phases):
+        return ["The step is a replayed CUDA graph, whose phases cannot be told apart."]
+    rows = [(each.name, each.seconds) for each in phases]
+    rows.append(("between them", max(0.0, total - sum(seconds for _, seconds in rows))))
+    return ["| phase | share | ms |", "|---|---:|---:|"] + [
+        f"| {name} | {seconds / total:.1%} | {1e3 * seconds:.2f} |" for name, seconds in rows
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Batch, Player, Progress, Stage
@@ -19,6 +20,8 @@ from vdsm_bench.training.recording import Recorder, Repeater
 #: what has to be finite in every step, as the log calls it
 LOSS, GRADIENT = "loss", "gradient_norm"
 WATCHED = (LOSS, GRADIENT)
+#: ranges of a step's work that a profiler sees, in turn
+PHASES = FORWARD, BACKWARD, UPDATE = "loss", "backward", "clipping and optimiser"
 
 
 def learning_rate(settings: StageSettings, step: int) -> float:
@@ -127,17 +130,20 @@ class StageStep:
                 self._free_only(player)
             optimiser = self.optimisers[player.name]
             optimiser.zero_grad(set_to_none=True)
-            loss, terms = self._loss(
-                Batch(clip, self._settings.pairs, features), self.stage.name, player.name,
-                self._progress,
-            )  # fmt: skip
-            self._fabric.backward(loss)
+            with record_function(FORWARD):
+                loss, terms = self._loss(
+                    Batch(clip, self._settings.pairs, features), self.stage.name, player.name,
+                    self._progress,
+                )  # fmt: skip
+            with record_function(BACKWARD):
+                self._fabric.backward(loss)
             prefix = "" if alone else f"{player.name}/"
             figures |= {f"{prefix}{key}": value for key, value in terms.items()}
             watched[prefix + LOSS] = loss.detach()
-            if self._settings.gradient_clip is not None:
-                watched[prefix + GRADIENT] = self._clip(optimiser)
-            optimiser.step()
+            with record_function(UPDATE):
+                if self._settings.gradient_clip is not None:
+                    watched[prefix + GRADIENT] = self._clip(optimiser)
+                optimiser.step()
         self.meter.record(figures, watched)
 
     def _clip(self, optimiser: Any) -> Tensor:
