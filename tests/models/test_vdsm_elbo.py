@@ -11,7 +11,7 @@ from benchmarks.naive import NaiveVDSM
 from tests.models.tiny import CLIP, build
 from vdsm_bench.contracts import Batch, Progress
 from vdsm_bench.models.vdsm.annealing import Annealing
-from vdsm_bench.models.vdsm.objective import at_least, elbo_terms, total
+from vdsm_bench.models.vdsm.objective import at_least, elbo_terms, pixel_density, total
 from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
 ANNEALING = Annealing(temperature=4.0, identity=0.3, pose=0.7, motion=0.2)
@@ -122,6 +122,18 @@ def test_every_likelihood_prefers_the_clip_itself(likelihood):
         scaled, _, _ = elbo_terms(vdsm.frame_model, vdsm.frame_guide, clip, ANNEALING)
         losses.append(scaled["x"].item())
     assert losses[0] < losses[1]
+
+
+def test_the_continuous_bernoulli_is_a_density_of_grey_values_and_the_bernoulli_is_none():
+    grey, logits = torch.linspace(0, 1, 1001)[:, None], torch.tensor([-5.0, -0.5, 0.0, 0.3, 4.0])
+    proper, relaxed = (
+        pixel_density(name, logits, 0.1).log_prob(grey)
+        for name in ("continuous-bernoulli", "bernoulli")
+    )
+    areas = [torch.trapezoid(each.exp(), grey, dim=0) for each in (proper, relaxed)]
+    torch.testing.assert_close(areas[0], torch.ones(5), rtol=1e-4, atol=0.0)
+    assert areas[1].max() < 0.7
+    torch.testing.assert_close(proper - relaxed, -areas[1].log().expand(1001, 5), rtol=1e-3, atol=0)
 
 
 def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_path():

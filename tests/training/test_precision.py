@@ -74,6 +74,16 @@ def test_the_stage_of_most_steps_is_timed_in_both_precisions():
         assert all(0 < taken < 10 for taken in timing.seconds.values())
 
 
+def test_the_middle_of_the_stage_is_timed_where_a_pose_that_was_shut_is_open(monkeypatch):
+    monkeypatch.setattr(measure, "_MOST_ROUNDS", 1)
+    model, shown = build(pose_shut=0.3), []
+    decode = model.decoder.logits
+    model.decoder.logits = lambda pose, weights: (shown.append(pose), decode(pose, weights))[1]
+    assert time_precisions(model, SETTINGS, CLIP, device="cpu").stage == "pretrain"
+    assert len(shown) == 4
+    assert all(pose.any() for pose in shown)
+
+
 def test_timing_leaves_the_callers_random_stream_alone():
     model = build()
     torch.manual_seed(5)
