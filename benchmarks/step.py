@@ -32,7 +32,13 @@ from vdsm_bench.config import PRECISIONS
 from vdsm_bench.devices import choose_device
 
 STAGES = ("pretrain", "sequence")
-_TIMES = ("setting", "stage", "precision", "plain loops, s", "program, s", "ratio")
+_TIMES = ("setting", "stage", "precision", "plain loops, s", "program, s", "ratio", "goal")
+#: ratios that are aimed at with two cores, by arrangement, and with a GPU
+_GOALS = {
+    "stock": {"sprites": {"pretrain": 25, "sequence": 45}, "mug": {"pretrain": 11, "sequence": 16}},
+    "same": {"sprites": {"pretrain": 5, "sequence": 11}, "mug": {"pretrain": 5, "sequence": 11}},
+}
+_GOAL_ON_CUDA = 100
 _COUNTS = (
     "setting", "stage", "GFLOP (decoder, encoder, blend, RNN)", "GB at least", "GFLOP/s",
     "share of the matmul peak", "peak memory, GB", "plain loops, GB",
@@ -143,7 +149,11 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         ("stock", "Plain loops as torch is installed, the program as it sets itself up"),
         ("same", "Both on the program's allocator, in one process"),
     ):
-        rows = [_times(row, row[arrangement]) for row in newest["rows"] if arrangement in row]
+        rows = [
+            [*_times(row, row[arrangement]), _goal(row, newest["machine"]["device"], arrangement)]
+            for row in newest["rows"]
+            if arrangement in row
+        ]
         if rows:
             lines += [f"{title} (median, from min to max):", "", table(_TIMES, rows), ""]
     lines += [table(_COUNTS, [_counts(row) for row in newest["rows"]]), ""]
@@ -173,6 +183,14 @@ def _times(row: dict[str, Any], found: dict[str, Any]) -> list[str]:
         span("program"),
         _ratio(found),
     ]
+
+
+def _goal(row: dict[str, Any], device: str, arrangement: str) -> str:
+    if row["preset"] != "paper":
+        return ""
+    if device != "cpu":
+        return str(_GOAL_ON_CUDA)
+    return str(_GOALS[arrangement].get(row["setting"], {}).get(row["stage"], ""))
 
 
 def _ratio(found: dict[str, Any] | None) -> str:
