@@ -7,6 +7,7 @@ from tests.models.tiny import build
 from tests.training.test_recording import ARGUMENTS, SETTINGS
 from tests.training.toys import Duel, Held, Read
 from vdsm_bench.config import StageSettings
+from vdsm_bench.training import features
 from vdsm_bench.training.features import known_features
 from vdsm_bench.training.trainer import Trainer
 
@@ -55,10 +56,10 @@ def test_frozen_encoders_see_every_frame_once(tmp_path):
     work = trainer.begin(trainer.stages[1])
     for step in range(4):
         trainer.take(work, step)
-    assert seen == {"encoder": 7, "pose_encoder": 7}
+    assert seen == {"encoder": 1 + 7, "pose_encoder": 1 + 7}  # one to see how much they take
 
 
-def test_features_are_not_computed_ahead_where_that_would_be_more_work_or_nothing_to_do():
+def test_features_are_not_computed_ahead_where_that_would_be_too_much_or_nothing(monkeypatch):
     model = build(**ARGUMENTS)
     pretrain, sequence = model.stages()
     held, cpu = Held(n=7), torch.device("cpu")
@@ -73,5 +74,8 @@ def test_features_are_not_computed_ahead_where_that_would_be_more_work_or_nothin
     assert known(sequence, held, batch_size=6, frames=1) is None
     table = known(sequence, held, batch_size=7, frames=1).table
     assert table.shape == (7, 2 * model.encoder.feature_dim)
+    monkeypatch.setattr(features, "RESIDENT_LIMIT", table.nbytes - 1)
+    assert known(sequence, held, batch_size=7, frames=1) is None
+    monkeypatch.undo()
     held.resident = None
     assert known(sequence, held, batch_size=7, frames=1) is None

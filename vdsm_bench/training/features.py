@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vdsm_bench.config import Precision, StageSettings
 from vdsm_bench.contracts import Stage
-from vdsm_bench.data.clips import to_unit
+from vdsm_bench.data.clips import RESIDENT_LIMIT, to_unit
 
 #: frames that are read at once
 _TOGETHER, _TOGETHER_ON_CUDA = 256, 4096
@@ -70,8 +70,9 @@ def known_features(
     """Computes the features of all frames.
 
     Returns:
-        None where the stage has none, where the frames are not in memory, and where the stage
-        is shown fewer frames than there are.
+        None where the stage has none, where the frames are not in memory, where the stage is
+        shown fewer frames than there are, and where features of all take more memory than frames
+        may (:data:`~vdsm_bench.data.clips.RESIDENT_LIMIT`).
     """
     if stage.features is None or not isinstance(sampler, FrameHolder) or sampler.resident is None:
         return None
@@ -80,6 +81,9 @@ def known_features(
         return None
     together = _TOGETHER_ON_CUDA if device.type == "cuda" else _TOGETHER
     with torch.no_grad(), autocast(device, precision):
+        one = stage.features(to_unit(sampler.resident[:1]))
+        if one.nbytes * len(sampler.resident) > RESIDENT_LIMIT:
+            return None
         parts = [stage.features(to_unit(some)) for some in torch.split(sampler.resident, together)]
     return KnownFeatures(stage.name, settings, sampler, torch.cat(parts))
 
