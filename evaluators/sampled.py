@@ -51,12 +51,13 @@ _ORIGINS = {
 
 def _columns(origin: Origin) -> tuple[MetricInfo, ...]:
     how = _ORIGINS[origin]
+    version = 2 if origin == "prior" else 1  # 2: a kept code is shown as ``generate`` shows it
 
     def column(
         name: str, direction: Direction, low: float, high: float | None, unit: str, text: str
     ) -> MetricInfo:
         return MetricInfo(
-            f"sampled_{origin}_{name}", direction, low, high, unit, 1, f"{text} ({how})."
+            f"sampled_{origin}_{name}", direction, low, high, unit, version, f"{text} ({how})."
         )
 
     action = "of the action judged on clips with a kept motion code and a new identity"

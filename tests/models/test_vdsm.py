@@ -70,19 +70,32 @@ def test_the_transition_starts_as_the_identity_where_the_gate_is_shut():
     assert (scale > 0).all()
 
 
-def test_sampling_keeps_the_codes_that_are_given_and_draws_the_others():
+def test_sampling_draws_the_codes_that_are_not_given():
     vdsm = build().eval()
-    identity, motion = torch.randn(6, 4), torch.randn(6, 6)
+    identity = torch.randn(6, 4)
     weights, driven = [], []
     decode, move = vdsm.decoder.forward, vdsm.transition.forward
     vdsm.decoder.forward = lambda pose, w: (weights.append(w), decode(pose, w))[1]
     vdsm.transition.forward = lambda z, d: (driven.append(d), move(z, d))[1]
-    vdsm.sample(6, 2, identity=identity, motion=motion)
+    vdsm.sample(6, 2, identity=identity)
     vdsm.sample(6, 2)
     torch.testing.assert_close(weights[0], vdsm.mixing_weights(identity))
-    torch.testing.assert_close(driven[0], motion)
     assert weights[1].std(0).min() > 0.01
-    assert driven[1].std(0).min() > 0.01
+    assert all(d.std(0).min() > 0.01 for d in driven)
+    assert (driven[0] != driven[1]).all()
+
+
+def test_a_kept_motion_code_is_shown_as_transfers_show_it():
+    """A path of the prior would begin with any pose: p(z_1) = N(0, I) does not see d."""
+    vdsm = build().eval()
+    motion = torch.randn(6, 6)
+    weights, poses = [], []
+    decode = vdsm.decoder.forward
+    vdsm.decoder.forward = lambda z, w: (poses.append(z), weights.append(w), decode(z, w))[2]
+    vdsm.sample(6, 4, motion=motion)
+    vdsm.generate(Codes(torch.randn(6, 4), motion), 4)
+    torch.testing.assert_close(poses[0], poses[1])
+    assert weights[0].std(0).min() > 0.01
 
 
 @pytest.mark.parametrize("stage", [0, 1])

@@ -161,6 +161,8 @@ class VideoModel(nn.Module, ABC):
     ) -> Tensor:
         """Returns new clips ``[n, n_frames, C, H, W]``; codes not given come from the prior.
 
+        A given code is shown as :meth:`generate` shows it.
+
         Raises:
             ContractError: the model has no prior (``sample`` is not among its capabilities).
         """

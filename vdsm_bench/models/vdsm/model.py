@@ -174,13 +174,11 @@ class VDSM(VideoModel):
 
     def stages(self) -> Sequence[Stage]:
         """Returns ``pretrain`` and ``sequence``, one player each."""
-        frames = [self.encoder, self.decoder, self.pose_head, self.identity_head]
-        if self.pose_encoder is not None:
-            frames.append(self.pose_encoder)
+        frames = [self.encoder, self.decoder, self.pose_head, self.identity_head, self.pose_encoder]
         dynamics = [self.motion_encoder, self.roll_out, self.combiner, self.transition]
         if not self.identity_frozen:
             dynamics.append(self.identity_head)
-        pretrain = [p for module in frames for p in module.parameters()]
+        pretrain = [p for module in frames if module is not None for p in module.parameters()]
         sequence = [p for module in dynamics for p in module.parameters()]
         return (
             Stage(
@@ -382,11 +380,12 @@ class VDSM(VideoModel):
         identity: Tensor | None = None,
         motion: Tensor | None = None,
     ) -> Tensor:
-        """Returns clips of the generative model: s and d from the priors, z_t by the transition."""
+        """Returns clips of codes from the priors, z_t by the transition; see the contract."""
         if identity is None:
             identity = torch.randn(n, self.identity_dim).to(self.first_pose) / self.identity_dim
-        if motion is None:
-            motion = torch.randn(n, self.motion_dim).to(self.first_pose) / self.motion_dim
+        if motion is not None:  # a path of the prior begins anywhere, as p(z_1) knows nothing of d
+            return self.generate(Codes(identity, motion), n_frames)
+        motion = torch.randn(n, self.motion_dim).to(self.first_pose) / self.motion_dim
         path = PriorPath(self.transition, motion, n_frames, self.pose_dim).sample()
         return self._draw(path, identity)
 
