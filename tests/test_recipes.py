@@ -24,7 +24,7 @@ PAPER = {
     "pose_kl": [30.0, 0.2, 0.4, 1.0], "pose_kl_shape": "spline", "pose_shut": 0.0,
     "pose_scale": None, "identity_kl": [0.1, 1.0], "identity_from": "clip",
     "identity_slope": 0.01, "identity_frozen": False, "sequence_pose_kl": [0.1, 0.4, 0.4, 1.0],
-    "pose_match": [0.0, 0.0], "identity_free_nats": 0.0, "pose_free_nats": 0.0,
+    "pose_match": [0.0, 0.0],
     "pose_encoder": "shared",
     "pose_likeness": 0.0,
 }  # fmt: skip

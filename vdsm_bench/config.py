@@ -73,9 +73,6 @@ class StageSettings(Settings):
         warm_up: steps, at the beginning, over which the learning rate rises linearly from zero.
         cool_down: share of the steps, at the end, over which the learning rate falls linearly
             to a twentieth.
-        patience: end the stage early, after the first half of its epochs at the earliest, when
-            the swap gap (a label-free figure of every epoch) has not risen above its best for so
-            many epochs. Schedules stop where they are.
     """
 
     epochs: int = Field(ge=1)
@@ -87,7 +84,6 @@ class StageSettings(Settings):
     gradient_clip: float | None = Field(None, gt=0)
     warm_up: int = Field(0, ge=0)
     cool_down: float = Field(0.0, ge=0, le=1)
-    patience: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 from vdsm_bench.training.journal import Journal
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.step import learning_rate
-from vdsm_bench.training.trainer import Trainer, ended_early
+from vdsm_bench.training.trainer import Trainer
 
 
 class Stop(Exception):
@@ -326,48 +326,3 @@ def test_a_damaged_journal_is_cut_at_the_damage(tmp_path, line):
     path.write_text(f"{good}\n{line}\n{good}\n")
     Journal(path, ["a"]).rewind("a", 5)
     assert path.read_text() == f"{good}\n"
-
-
-GAPS = {"pretrain": [0.1, 0.4, 0.3, 0.2], "sequence": [0.1, 0.2, 0.3, 0.4]}
-
-
-def _patient(folder, **more):
-    settings = {n: s.model_copy(update={"patience": 2}) for n, s in SETTINGS.items()}
-    return Trainer(
-        build(), settings, Noise(), folder=folder, seed=1,
-        on_epoch=lambda stage, epoch, model: {"swap_gap": GAPS[stage][epoch]}, **more,
-    )  # fmt: skip
-
-
-def test_a_stage_ends_early_when_its_patience_is_at_its_end_and_resumes_alike(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setitem(GAPS, "pretrain", [0.4, 0.3, 0.2, 0.1])
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    trainer = _patient(whole)
-    steps = trainer.train().steps
-    per_epoch = SETTINGS["pretrain"].batches_per_epoch
-    assert steps["pretrain"] == 3 * per_epoch  # best at the first epoch, two without a rise
-    assert steps["sequence"] == SETTINGS["sequence"].epochs * per_epoch
-
-    def stop(task, done, total, detail):
-        if (task, done) == ("train pretrain", 3 * per_epoch):
-            raise Stop
-
-    with pytest.raises(Stop):
-        _patient(stopped, progress=stop).train()
-    resumed = _patient(stopped)
-    assert resumed.train().steps == steps
-    assert _equal(trainer.model.state_dict(), resumed.model.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("gaps", "over"),
-    [([0.4, 0.3, 0.2], False), ([0.4, 0.3, 0.2, 0.1], True), ([0.1, 0.2, 0.5, 0.4], False),
-     ([0.1, 0.2, 0.5, 0.4, 0.3], True), ([0.1] * 4, True), ([], False)],
-)  # fmt: skip
-def test_patience_counts_epochs_since_the_best_and_not_before_half(gaps, over):
-    settings = StageSettings(epochs=8, patience=2)
-    looks = [{"swap_gap": gap} for gap in gaps]
-    assert ended_early(settings, looks) == over
-    assert not ended_early(settings.model_copy(update={"patience": None}), looks)

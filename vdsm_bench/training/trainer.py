@@ -81,14 +81,6 @@ def freeze(model: VideoModel, stage: Stage) -> None:
             parameter.requires_grad_(True)
 
 
-def ended_early(settings: StageSettings, looks: Sequence[Mapping[str, Any]]) -> bool:
-    """Returns whether a stage's patience is at its end, from the figures of its epochs so far."""
-    gaps = [look["swap_gap"] for look in looks if "swap_gap" in look]
-    if settings.patience is None or not gaps or 2 * len(looks) < settings.epochs:
-        return False
-    return len(gaps) - 1 - gaps.index(max(gaps)) >= settings.patience
-
-
 class PlayerLoss(nn.Module):
     """Gives Fabric one module whose forward is a player's loss, whatever the model calls it.
 
@@ -193,7 +185,7 @@ class Trainer:
                 self._train_stage(stage, position.step if resumed else 0, saved if resumed else {})
         save_weights(self._checkpoints / WEIGHTS, self.model)
         return TrainingSummary(
-            steps={stage.name: self._n_taken(stage.name) for stage in self.stages},
+            steps={stage.name: self._n_steps(stage.name) for stage in self.stages},
             seconds=self._seconds,
             manners=self._manners,
             figures=self._figures,
@@ -233,11 +225,6 @@ class Trainer:
     def _n_steps(self, stage: str) -> int:
         return self.settings[stage].epochs * self.settings[stage].batches_per_epoch
 
-    def _n_taken(self, stage: str) -> int:
-        if self.settings[stage].patience is None:
-            return self._n_steps(stage)
-        return len(self._journal.epoch_figures(stage)) * self.settings[stage].batches_per_epoch
-
     def _resume(self) -> tuple[dict[str, Tensor], Position]:
         path = self._checkpoints / LAST
         if not path.exists():
@@ -263,8 +250,7 @@ class Trainer:
         alarm = self._heed(stage.name, looks)
         if alarm is not None:
             raise alarm
-        over = ended_early(settings, looks)
-        for step in range(n_steps if over else first, n_steps):
+        for step in range(first, n_steps):
             self.take(work, step)
             epoch, inside = divmod(step, settings.batches_per_epoch)
             logs = step == 0 or (step + 1) % LOG_EVERY == 0
@@ -277,10 +263,10 @@ class Trainer:
                 self._journal.write(stage.name, epoch, step, figures)
             if ends:
                 looks.append(self._end_epoch(stage.name, epoch, step))
-                alarm, over = self._heed(stage.name, looks), ended_early(settings, looks)
+                alarm = self._heed(stage.name, looks)
             self._seconds = spent + time.monotonic() - started
             self._manners[stage.name] = work.manner
-            if due or over or alarm is not None:
+            if due or alarm is not None:
                 begun = time.monotonic()
                 position = Position(stage.name, step + 1, self._seconds, self._manners)
                 write_checkpoint(self._checkpoints / LAST, self.model, work.optimisers, position)
@@ -291,8 +277,6 @@ class Trainer:
                 self._progress(f"train {stage.name}", step + 1, n_steps, detail)
             if alarm is not None:
                 raise alarm
-            if over:
-                break
         self.model.zero_grad(set_to_none=True)
 
     def _batch(self, stage: str, step: int) -> Tensor:

@@ -86,8 +86,6 @@ class VDSM(VideoModel):
         pose_match: start and end of the weight, in ``sequence``, of a second thing that the path
             has to explain: the poses which ``pretrain`` reads off the frames (half-cosine over
             half of it).
-        identity_free_nats: nats per dimension of s that its KL leaves free.
-        pose_free_nats: the same of z_t.
         pose_likeness: weight per frame, in ``pretrain`` where clips come in identity pairs, of the
             share of the pose's variance that lies between identities
             (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`); 0 where each has one clip.
@@ -104,9 +102,7 @@ class VDSM(VideoModel):
         leaves most dimensions there for good. ``pose_match`` observes the mean of q(z_t | x_t)
         under N(z_t, its scale) beside the frames. Through the frozen decoder alone a path that
         shows the wrong gesture has nowhere to go, as every small change of it makes the pixels
-        worse; the distance between poses has no such traps. ``identity_free_nats`` and
-        ``pose_free_nats`` keep a code from being emptied for its KL's sake
-        (:func:`~vdsm_bench.models.vdsm.objective.at_least`). Two heads on one encoder share
+        worse; the distance between poses has no such traps. Two heads on one encoder share
         features that s has made for telling people apart; a second one (``pose_encoder="own"``)
         starts afresh. ``pose_likeness`` takes out of the pose what is a person's (docs/recipe.md).
     """
@@ -139,8 +135,6 @@ class VDSM(VideoModel):
         identity_frozen: bool = False,
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
         pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
-        identity_free_nats: NonNegativeFloat = 0.0,
-        pose_free_nats: NonNegativeFloat = 0.0,
         pose_likeness: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
@@ -158,7 +152,6 @@ class VDSM(VideoModel):
             pose_match=pose_match,
         )
         self.identity_from, self.identity_frozen = identity_from, identity_frozen
-        self.free_nats = {"s": identity_free_nats, "z": pose_free_nats}
         self.encoder = encoder(clip=clip)
         self.pose_encoder = encoder(clip=clip) if pose_encoder == "own" else None
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
@@ -231,9 +224,7 @@ class VDSM(VideoModel):
         annealing = self.annealing(stage, progress)
         annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
         with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
-            scaled, plain, drawn = elbo_terms(
-                model, guide, seen or batch.clip, annealing, free_nats=self.free_nats
-            )
+            scaled, plain, drawn = elbo_terms(model, guide, seen or batch.clip, annealing)
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:

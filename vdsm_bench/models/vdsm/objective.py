@@ -19,7 +19,6 @@ def elbo_terms(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     *arguments: Any,
-    free_nats: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Computes -E[log p(x | ...)] and the KL of every latent site from one draw (VDSM, eq. 4).
 
@@ -31,8 +30,6 @@ def elbo_terms(
         model: Pyro model; observed sites are its likelihood.
         guide: Pyro guide with the same latent sites.
         arguments: passed to both.
-        free_nats: nats per dimension that a code may hold for nothing, by the first letter of
-            its sites (see :func:`at_least`).
 
     Returns:
         Two mappings from site to a sum over the batch: the terms as they enter the loss
@@ -54,28 +51,8 @@ def elbo_terms(
             term = kl_divergence(posteriors[name]["fn"], site["fn"]).sum()
             drawn[name] = site["value"]
         plain[name] = term.detach()
-        free = (free_nats or {}).get(name[0], 0.0)
-        if free and not site["is_observed"]:
-            pair = posteriors[name]["fn"], site["fn"]
-            term = at_least(free, *(_per_dimension(each, site["value"]) for each in pair))
         scaled[name] = term * site["scale"]
     return scaled, plain, drawn
-
-
-def at_least(nats: float, posterior: Any, prior: Any) -> Tensor:
-    """Computes a KL of which so many nats per dimension cost the same as none.
-
-    Free bits (Kingma et al. 2016, "Improving variational inference with inverse autoregressive
-    flow", eq. 15): sum_j max(nats, mean KL_j) over the dimensions j of the code, the mean over the
-    batch (clips, and frames where each has a code); times their number, as a sum over the batch.
-
-    Args:
-        nats: per dimension.
-        posterior: a normal for every dimension ``[..., K]``.
-        prior: the same.
-    """
-    kl = kl_divergence(posterior, prior).flatten(0, -2)  # [rows, K]
-    return kl.mean(0).clamp(min=nats).sum() * kl.shape[0]
 
 
 def pair_likeness(codes: Tensor) -> Tensor:
@@ -107,11 +84,6 @@ def pair_likeness(codes: Tensor) -> Tensor:
     alone, pairs = torch.diagonal(near).sum(), 2 * torch.diagonal(near, clips // 2).sum()
     others = (near.sum() - alone - pairs) / (clips - 2)
     return (pairs - others) / (alone - others).clamp(min=1e-6)
-
-
-def _per_dimension(density: Any, value: Tensor) -> Any:
-    """Returns a code's normals one by one; those of a path are given the poses before."""
-    return density.base_dist if hasattr(density, "base_dist") else density.steps(value)
 
 
 def pixel_density(likelihood: str, logits: Tensor, pixel_scale: float) -> Any:
