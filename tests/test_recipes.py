@@ -79,9 +79,33 @@ def test_what_is_given_wins_over_the_recipe_and_is_named():
         "vdsm[recipe=published,pose_shut=0.2,decoder=single]", "sprites", "small", layer
     )
     assert config.instance(TABLE) == "vdsm[decoder=single,pose_shut=0.2,recipe=published]"
-    assert config.model.arguments["decoder"] == "single"
+    assert config.model.arguments["decoder"] == {"name": "single", "widths": [64, 64, 32]}
     assert config.model.arguments["pose_shut"] == 0.2
     assert changes(TABLE, config) == {"training.pretrain.learning_rate": 2e-3}
+
+
+@pytest.mark.parametrize(
+    ("model", "preset", "part", "expected"),
+    [
+        ("vdsm[decoder=single]", "small", "decoder", {"name": "single", "widths": [64, 64, 32]}),
+        ("vdsm[decoder=single]", "paper", "decoder", "single"),
+        ("vdsm[decoder=single[widths=[8,8,8]]]", "small", "decoder", {"widths": [8, 8, 8]}),
+        ("vdsm[decoder=single[widths=null]]", "small", "decoder", {"widths": None}),
+        ("vdsm[encoder=blurpool-released]", "small", "encoder", {"channels": [16, 32, 32, 64]}),
+        ("vdsm[encoder=timm]", "small", "encoder", "timm"),
+        ("vdsm[encoder=blurpool-released,recipe=published]", "small", "encoder",
+         {"channels": [16, 32, 32, 64], "start": "torch"}),
+    ],
+)  # fmt: skip
+def test_a_part_in_anothers_place_keeps_what_both_take(model, preset, part, expected):
+    """The kind of a part is one lever; how wide it is, or how it starts, is another."""
+    config = resolved(model, "sprites", preset)
+    found = config.model.arguments[part]
+    if isinstance(expected, dict):
+        expected = {"name": found["name"], **expected}
+    assert found == expected
+    assert config.instance(TABLE) == model.replace("8,8,8", "8, 8, 8")  # and no more is said
+    assert resolved(config.instance(TABLE), "sprites", preset) == config
 
 
 def test_the_key_is_of_the_numbers_not_of_the_recipes_name():

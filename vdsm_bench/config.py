@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vdsm_bench.errors import UsageError, suggest
-from vdsm_bench.layers import base_layers, for_every_stage, take_recipe
+from vdsm_bench.layers import base_layers, for_every_stage, in_place, shared_arguments, take_recipe
 from vdsm_bench.notation import merge, parse_instance
 from vdsm_bench.registry import Registry, split_part
 
@@ -193,11 +193,16 @@ class CellConfig(Settings):
         usual = preset_arguments(
             table, self.preset, self.model.name, self.data.dataset, self.model.recipe
         )
-        changed = {
-            key: value
-            for key, value in self.model.arguments.items()
-            if _canonical_part(value) != _canonical_part(usual.get(key))
-        }
+        parts = table.get("models", self.model.name).parts
+        changed = {}
+        for key, value in self.model.arguments.items():
+            if key in parts:  # what a part shares with the preset's is no departure
+                name, given = split_part(value)
+                kept = shared_arguments(table, parts[key], usual[key], name)
+                own = {k: v for k, v in given.items() if k not in kept or v != kept[k]}
+                value = {"name": name, **own}
+            if _canonical_part(value) != _canonical_part(usual.get(key)):
+                changed[key] = value
         if self.model.recipe is not None:
             changed["recipe"] = self.model.recipe
         if not changed:
@@ -266,7 +271,8 @@ def resolve(
     recipe, given = take_recipe(entry, [{"model": arguments}, *layers])
     below = base_layers(table, preset=preset, model=name, dataset=dataset, recipe=recipe)
     for layer in [*below, *given]:
-        tree = merge(tree, for_every_stage(layer, stages))
+        placed = in_place(table, entry, tree["model"], layer)
+        tree = merge(tree, for_every_stage(placed, stages))
     defaults = {key: entry.defaults[key] for key in entry.parts if key in tree["model"]}
     model_arguments = merge(defaults, tree.pop("model"))  # --set model.encoder.width=9
     for key in tree["training"]:

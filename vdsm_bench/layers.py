@@ -11,7 +11,7 @@ from typing import Any
 
 from vdsm_bench.errors import UsageError, suggest
 from vdsm_bench.notation import merge
-from vdsm_bench.registry import Entry, Registry
+from vdsm_bench.registry import Entry, Registry, split_part
 
 
 def base_layers(
@@ -65,6 +65,50 @@ def take_recipe(
             hint=f"vdsm-bench show models/{entry.name}",
         )
     return None if chosen == recipes[0] else str(chosen), rest
+
+
+def shared_arguments(table: Registry, kind: str, below: Any, name: str) -> dict[str, Any]:
+    """Returns what a component keeps of the one whose place it takes: same name and same type.
+
+    So ``vdsm[decoder=single]`` is as wide as the preset's other decoder, and an ablation of the
+    kind of a part is not one of its size as well.
+
+    Args:
+        table: the catalogue.
+        kind: of both components.
+        below: the one that was there, a name or a mapping with ``name``.
+        name: of the one that takes its place.
+    """
+    before, arguments = split_part(below)
+    if before == name or name not in table.names(kind) or not arguments:
+        return {}
+    old, new = (table.get(kind, each).annotations() for each in (before, name))
+    return {
+        key: value for key, value in arguments.items() if key in new and new[key] == old.get(key)
+    }
+
+
+def in_place(
+    table: Registry, entry: Entry, below: Mapping[str, Any], layer: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Returns a layer whose components keep what they share with those that they take over from.
+
+    Args:
+        table: the catalogue.
+        entry: of the model.
+        below: the model's arguments so far.
+        layer: sections, as a user gives them.
+    """
+    given = dict(layer.get("model", {}))
+    usual = merge({key: entry.defaults[key] for key in entry.parts}, below)
+    for key, kind in entry.parts.items():
+        value = given.get(key)
+        if isinstance(value, str) or (isinstance(value, Mapping) and "name" in value):
+            name, arguments = split_part(value)
+            kept = shared_arguments(table, kind, usual[key], name)
+            if kept:
+                given[key] = {"name": name, **kept, **arguments}
+    return {**layer, "model": given} if given else layer
 
 
 def for_every_stage(layer: Mapping[str, Any], stages: Iterable[str]) -> Mapping[str, Any]:

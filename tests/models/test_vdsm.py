@@ -146,10 +146,21 @@ def test_partner_identity_comes_from_the_other_clip_of_the_pair():
     torch.testing.assert_close(seen["features"], own[[2, 3, 0, 1]])
 
 
-@pytest.mark.parametrize(("half", "share"), [(2, 2 / 5), (5, 1.0), (6, 1.0)])
-def test_a_part_of_a_clip_pays_a_part_of_its_identity(half, share):
-    vdsm = build(identity_from="partner", identity_kl=[3.0, 3.0])
-    batch = Batch(torch.rand(2, 2 * half, 3, 16, 16), pairs=True)
+@pytest.mark.parametrize(
+    ("identity_from", "pairs", "frames", "share"),
+    [
+        ("partner", True, 4, 2 / 5),  # two frames of each clip
+        ("partner", True, 10, 1.0),
+        ("partner", True, 12, 1.0),
+        ("clip", True, 4, 4 / 5),  # one s for both clips
+        ("clip", True, 10, 1.0),
+        ("clip", False, 2, 2 / 5),
+        ("clip", False, 5, 1.0),
+    ],
+)
+def test_a_part_of_a_clip_pays_a_part_of_its_identity(identity_from, pairs, frames, share):
+    vdsm = build(identity_from=identity_from, identity_kl=[3.0, 3.0])
+    batch = Batch(torch.rand(2, frames, 3, 16, 16), pairs=pairs)
     losses = vdsm.stages()[0].players[0].loss(batch, PROGRESS)
     terms = losses.terms
     paid = losses.total - terms["nll"] - terms["lambda_z"] * terms["kl_z"]

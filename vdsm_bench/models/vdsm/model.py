@@ -196,10 +196,11 @@ class VDSM(VideoModel):
         return at(progress.epoch, progress.n_epochs)
 
     def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
-        guide, share = self.frame_guide, 1.0
+        guide = self.frame_guide
         if batch.pairs and self.identity_from == "partner":
             batch = Batch(torch.cat(batch.clip.chunk(2, dim=1)), pairs=True)
-            guide, share = self.partner_guide, batch.clip.shape[1] / self.n_frames
+            guide = self.partner_guide
+        share = min(1.0, batch.clip.shape[1] / self.n_frames)
         return self._loss("pretrain", self.frame_model, guide, batch, progress, share)
 
     def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
@@ -222,7 +223,7 @@ class VDSM(VideoModel):
         once per clip, so a part of a clip pays a part of it.
         """
         annealing = self.annealing(stage, progress)
-        annealing = replace(annealing, identity=annealing.identity * min(1.0, share))
+        annealing = replace(annealing, identity=annealing.identity * share)
         with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
             scaled, plain, drawn = elbo_terms(model, guide, seen or batch.clip, annealing)
         n = batch.clip.shape[0]
