@@ -86,3 +86,11 @@ def test_the_pose_stays_shut_for_its_share_and_then_starts_its_schedule():
     assert weights[:10] == [None] * 10
     assert weights[10] == pytest.approx(8.0)
     assert weights[39] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("share", "epochs"), [(0.99, 12), (0.75, 2), (0.9, 1)])
+def test_the_pose_opens_at_the_last_epoch_at_the_latest(share, epochs):
+    vdsm = build(pose_shut=share)
+    weights = [vdsm.annealing("pretrain", Progress(e, epochs, 0, 1)).pose for e in range(epochs)]
+    assert weights[:-1] == [None] * (epochs - 1)
+    assert weights[-1] is not None

@@ -7,7 +7,7 @@ from tests.models.tiny import build
 from tests.training.test_recording import ARGUMENTS, SETTINGS
 from tests.training.toys import Duel, Held, Read
 from vdsm_bench.config import StageSettings
-from vdsm_bench.training import features
+from vdsm_bench.data import clips
 from vdsm_bench.training.features import known_features
 from vdsm_bench.training.trainer import Trainer
 
@@ -74,7 +74,7 @@ def test_features_are_not_computed_ahead_where_that_would_be_too_much_or_nothing
     assert known(sequence, held, batch_size=6, frames=1) is None
     table = known(sequence, held, batch_size=7, frames=1).table
     assert table.shape == (7, 2 * model.encoder.feature_dim)
-    monkeypatch.setattr(features, "RESIDENT_LIMIT", table.nbytes - 1)
+    monkeypatch.setattr(clips, "RESIDENT_LIMIT", table.nbytes - 1)
     assert known(sequence, held, batch_size=7, frames=1) is None
     monkeypatch.undo()
     held.resident = None

@@ -14,7 +14,7 @@ from tests.models.tiny import build
 from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
-from vdsm_bench.errors import DataError, DivergedError, UsageError
+from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 from vdsm_bench.training.journal import Journal
@@ -198,6 +198,36 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
 
     assert load_file(tmp_path / "diverged-batch.safetensors")["clip"].isnan().all()
     assert not (tmp_path / "checkpoints" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e39])
+@pytest.mark.parametrize(("stage", "epochs"), [("pretrain", 1), ("pretrain", 2), ("sequence", 1)])
+def test_a_sound_step_that_leaves_useless_weights_has_diverged(tmp_path, stage, epochs, rate):
+    """Whether they are no numbers or too large ones; at the end of an epoch, or of the stage."""
+    settings = {
+        name: each.model_copy(update={"epochs": 1, "batches_per_epoch": 1, "gradient_clip": None})
+        for name, each in SETTINGS.items()
+    }
+    wild = {"learning_rate": rate, "epochs": epochs}
+    settings[stage] = settings[stage].model_copy(update=wild)
+
+    def look(name, epoch, model):
+        if name == stage:
+            raise ContractError("codes that are no numbers")
+        return {}
+
+    trainer = Trainer(build(), settings, Noise(), folder=tmp_path, seed=1, on_epoch=look)
+    with pytest.raises(DivergedError, match=f"Step 0 of stage '{stage}' leaves weights"):
+        trainer.train()
+
+
+def test_an_error_of_the_look_at_a_sound_model_stays_what_it_is(tmp_path):
+    def look(name, epoch, model):
+        raise ContractError("a wrong shape")
+
+    trainer = Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, on_epoch=look)
+    with pytest.raises(ContractError, match="a wrong shape"):
+        trainer.train()
 
 
 @pytest.fixture

@@ -19,10 +19,19 @@ from vdsm_bench.seeding import generator
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: largest training set that is held in the computer's memory, bytes; on another device it may
-#: take this share of what is free there
+#: what is held in the computer's memory for training, bytes at most; on a GPU it may take this
+#: share of what is free there
 RESIDENT_LIMIT, RESIDENT_SHARE = 1 << 30, 0.3
 _CHUNK = 4096
+
+
+def may_stay(size: int, device: str) -> bool:
+    """Returns whether so many bytes may stay on a device while a model trains there."""
+    if not device.startswith("cuda"):
+        return size <= RESIDENT_LIMIT
+    import torch
+
+    return size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def downscale(frames: ByteArray, image_size: int) -> ByteArray:
@@ -352,11 +361,7 @@ class ClipSampler:
 
     def _fits(self) -> bool:
         size = int(self._offsets[-1]) * self._size**2 * self._store.image_shape[2]
-        if not self._device.startswith("cuda"):
-            return size <= RESIDENT_LIMIT
-        import torch
-
-        return size <= RESIDENT_SHARE * torch.cuda.mem_get_info(self._device)[0]
+        return may_stay(size, self._device)
 
     def _load(self) -> Tensor:
         """Down-scales once what training will read thousands of times: uint8 ``[N, C, H, W]``."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vdsm_bench.config import Precision, StageSettings
 from vdsm_bench.contracts import Stage
-from vdsm_bench.data.clips import RESIDENT_LIMIT, to_unit
+from vdsm_bench.data.clips import may_stay, to_unit
 
 #: frames that are read at once
 _TOGETHER, _TOGETHER_ON_CUDA = 256, 4096
@@ -71,8 +71,8 @@ def known_features(
 
     Returns:
         None where the stage has none, where the frames are not in memory, where the stage is
-        shown fewer frames than there are, and where features of all take more memory than frames
-        may (:data:`~vdsm_bench.data.clips.RESIDENT_LIMIT`).
+        shown fewer frames than there are, and where features of all take more memory than may be
+        kept (:func:`~vdsm_bench.data.clips.may_stay`).
     """
     if stage.features is None or not isinstance(sampler, FrameHolder) or sampler.resident is None:
         return None
@@ -82,10 +82,13 @@ def known_features(
     together = _TOGETHER_ON_CUDA if device.type == "cuda" else _TOGETHER
     with torch.no_grad(), autocast(device, precision):
         one = stage.features(to_unit(sampler.resident[:1]))
-        if one.nbytes * len(sampler.resident) > RESIDENT_LIMIT:
+        if not may_stay(one.nbytes * len(sampler.resident), str(device)):
             return None
-        parts = [stage.features(to_unit(some)) for some in torch.split(sampler.resident, together)]
-    return KnownFeatures(stage.name, settings, sampler, torch.cat(parts))
+        table = one.new_empty(len(sampler.resident), *one.shape[1:])  # no second one beside it
+        for first in range(0, len(table), together):
+            some = sampler.resident[first : first + together]
+            table[first : first + together] = stage.features(to_unit(some))
+    return KnownFeatures(stage.name, settings, sampler, table)
 
 
 def _rows(stage: str, settings: StageSettings, holder: FrameHolder, step: int) -> Tensor:

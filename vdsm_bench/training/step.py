@@ -91,6 +91,16 @@ class StageStep:
         scheduled = self._progress.scheduled
         self._repeater(batch, frozenset(name for name in scheduled if scheduled[name] is None))
 
+    def sound(self, clip: Tensor, features: Tensor | None = None) -> bool:
+        """Returns whether a batch's losses are finite with the weights as they are now."""
+        batch = Batch(clip, self._settings.pairs, features)
+        with torch.no_grad():
+            losses = [
+                self._loss(batch, self.stage.name, player.name, self._progress)[0]
+                for player in self.stage.players
+            ]
+        return bool(torch.stack(losses).isfinite().all())
+
     def _proceed(self, progress: Progress) -> None:
         """Moves on, and to the numbers of another epoch where one begins."""
         scheduled = self._progress.scheduled

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vdsm_bench.config import Precision, StageSettings
 from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel
 from vdsm_bench.devices import launch_fabric
-from vdsm_bench.errors import DivergedError, UsageError, VdsmBenchError
+from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError, VdsmBenchError
 from vdsm_bench.files import write_bytes
 from vdsm_bench.seeding import derive_seed
 from vdsm_bench.training.checkpoint import (
@@ -261,8 +261,14 @@ class Trainer:
             figures = self._look(stage.name, work.meter, first, step + 1)
             if logs:
                 self._journal.write(stage.name, epoch, step, figures)
+            if step == n_steps - 1:
+                self._check_update(work, step, figures)
             if ends:
-                looks.append(self._end_epoch(stage.name, epoch, step))
+                try:
+                    looks.append(self._end_epoch(stage.name, epoch, step))
+                except (ContractError, DataError):  # of numbers that are none
+                    self._check_update(work, step, figures)
+                    raise
                 alarm = self._heed(stage.name, looks)
             self._seconds = spent + time.monotonic() - started
             self._manners[stage.name] = work.manner
@@ -296,6 +302,12 @@ class Trainer:
             self._diverge(stage, begun + reading.sound, reading.figures)
         return reading.figures
 
+    def _check_update(self, work: StageStep, step: int, figures: Mapping[str, float]) -> None:
+        """Sees what the next loss would: a sound step may leave weights that are of no use."""
+        features = None if self._known is None else self._known.batch(step)
+        if not work.sound(self._batch(work.stage.name, step), features):
+            self._diverge(work.stage.name, step, figures)
+
     def _diverge(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
         path = self.folder / "diverged-batch.safetensors"
         header = {"stage": stage, "step": str(step)}
@@ -304,9 +316,12 @@ class Trainer:
         bad = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
         wrong = [key for key, value in figures.items() if not math.isfinite(value)]
         gradient = next((key for key in wrong if key.endswith(WATCHED)), LOSS).endswith(GRADIENT)
+        bound = "gradient" if gradient else "loss"
+        what = f"The {bound} of stage '{stage}' is not finite at step {step}"
+        if not wrong:
+            what = f"Step {step} of stage '{stage}' leaves weights whose loss is not finite"
         raise DivergedError(
-            f"The {'gradient' if gradient else 'loss'} of stage '{stage}' is not finite at step "
-            f"{step} ({bad}); its batch is in {path}.",
+            f"{what} ({bad}); its batch is in {path}.",
             hint=f"--set training.{stage}.learning_rate=<smaller> or "
             f"--set training.{stage}.gradient_clip=1.0",
         )

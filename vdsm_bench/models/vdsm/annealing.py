@@ -79,7 +79,7 @@ class AnnealingPlan:
         )
 
     def _pose_weight(self, epoch: int, n_epochs: int) -> float | None:
-        shut = round(self.pose_shut * n_epochs)
+        shut = min(round(self.pose_shut * n_epochs), n_epochs - 1)  # it opens in the end
         if epoch < shut:
             return None
         shape = quadratic_spline if self.pose_kl_shape == "spline" else geometric
