@@ -192,11 +192,21 @@ def test_the_scale_of_an_even_blend_at_the_start(start):
     assert (0.7 < ratio < 1.4) == (start != "own-scale")
 
 
-def test_wrong_frame_size_says_what_to_give():
-    with pytest.raises(UsageError, match="make 64 x 64 frames, not 32 x 32"):
+@pytest.mark.parametrize(
+    ("side", "widths", "hint"),
+    [
+        (32, (8, 8, 8, 8), "give 3 widths: --set model.decoder.widths=[...]"),
+        (33, (8, 8, 8), "--set data.image_size=32"),
+        (40, (8,), "--set data.image_size=32, and give 3 widths"),
+    ],
+)
+def test_wrong_frame_size_says_what_to_give(side, widths, hint):
+    made = 4 * 2 ** len(widths)
+    with pytest.raises(UsageError, match=f"make {made} x {made} frames, not {side}") as raised:
         MixtureOfExpertsDecoder(
-            clip=ClipShape(4, 3, 32, 32), pose_dim=3, identity_dim=2, widths=(8, 8, 8, 8)
+            clip=ClipShape(4, 3, side, side), pose_dim=3, identity_dim=2, widths=widths
         )
+    assert raised.value.hint.startswith(hint)
 
 
 @pytest.mark.parametrize("kind", [MixtureOfExpertsDecoder, SingleDecoder])

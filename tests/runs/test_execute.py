@@ -217,6 +217,13 @@ def test_supervision_is_declared(bench):
     assert pairs.metrics["supervision"] == "identity-pairs"
 
 
+def test_clips_that_are_over_before_their_window_are_counted(bench, tmp_path):
+    long = bench("toy", layer={"data": {"stride": 1000}}, runs_dir=tmp_path / "a")
+    usual = bench("toy", runs_dir=tmp_path / "b")
+    said = ["their last frame repeats" in "\n".join(x.lines) for _, x in (long, usual)]
+    assert said == [True, False]
+
+
 def test_identities_that_nobody_can_be_paired_with_are_named(bench, monkeypatch, tmp_path):
     monkeypatch.setattr(ClipSampler, "alone", 3)
     pairs = bench("toy", layer={"training": {"fit": {"pairs": True}}}, runs_dir=tmp_path / "a")

@@ -114,7 +114,7 @@ def centre_starts(lengths: npt.ArrayLike, *, frames: int, stride: int) -> IntArr
 
     The one window rule of evaluation. Clips shorter than the window start at frame 0.
     """
-    return np.maximum(0, (np.asarray(lengths, np.int64) - _span(frames, stride)) // 2)
+    return np.maximum(0, (np.asarray(lengths, np.int64) - span(frames, stride)) // 2)
 
 
 def evaluation_clips(
@@ -351,7 +351,7 @@ class ClipSampler:
     ) -> IntArray:
         """Returns the places of one window per clip; past its end a clip's last frame repeats."""
         lengths = self._store.lengths[self._indices[positions]]
-        room = np.maximum(lengths - _span(frames, self._stride), 0) + 1
+        room = np.maximum(lengths - span(frames, self._stride), 0) + 1
         starts = (uniform * room).astype(np.int64)
         inside = np.minimum(
             starts[:, None] + self._stride * np.arange(frames), lengths[:, None] - 1
@@ -386,6 +386,6 @@ class ClipSampler:
         return resident
 
 
-def _span(frames: int, stride: int) -> int:
+def span(frames: int, stride: int) -> int:
     """Returns the stored frames a window reaches over."""
     return (frames - 1) * stride + 1

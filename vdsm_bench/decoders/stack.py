@@ -32,11 +32,16 @@ def layer_shapes(
     widths = widths or _PAPER[-max(1, round(math.log2(clip.height / 4))) :]
     side = 4 * 2 ** len(widths)
     if (clip.height, clip.width) != (side, side):
+        doublings = max(1, round(math.log2(clip.height / 4)))
+        near, wider = 4 * 2**doublings, f"give {doublings} widths: --set model.decoder.widths=[...]"
+        hint = wider
+        if (clip.height, clip.width) != (near, near):
+            hint = f"--set data.image_size={near}"
+            hint += "" if doublings == len(widths) else f", and {wider}"
         raise UsageError(
             f"{owner}: {len(widths)} widths make {side} x {side} frames, "
             f"not {clip.height} x {clip.width}.",
-            hint=f"give {round(math.log2(max(clip.height, 8) / 4))} widths: "
-            "--set model.decoder.widths=[...]",
+            hint=hint,
         )
     channels = [inputs, *widths, clip.channels]
     return list(zip(channels[:-1], channels[1:], strict=True))

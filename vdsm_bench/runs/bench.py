@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vdsm_bench.config import DataSettings
 from vdsm_bench.contracts import ClipShape, Integers, LabelledClips
-from vdsm_bench.data.clips import ClipSampler, evaluation_clips
+from vdsm_bench.data.clips import ClipSampler, evaluation_clips, span
 from vdsm_bench.data.splits import Splits, make_splits
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.errors import UsageError
@@ -107,6 +107,11 @@ class Bench:
         """Shape of the clips a model is built for."""
         size = self.data.image_size
         return ClipShape(self.data.frames, self.store.image_shape[2], size, size)
+
+    @property
+    def short(self) -> int:
+        """How many clips are over before their window is: their last frame repeats."""
+        return int((self.store.lengths < span(self.data.frames, self.data.stride)).sum())
 
     @property
     def key(self) -> dict[str, Any]:

@@ -43,6 +43,10 @@ from vdsm_bench.runs.row import describe_row, supervision_of
 from vdsm_bench.runs.scores import add_scores, lacking
 from vdsm_bench.training.trainer import Trainer
 
+_SHORT = (
+    "warning: {} of {} clips are shorter than {} frames at a stride of {}, and their last frame "
+    "repeats; fewer: --set data.frames=... or data.stride=..."
+)
 _ALONE = "warning: identities with one training clip, which is paired with itself: {}"
 #: what a cell is called that an error stopped, where it is not "failed"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
@@ -269,6 +273,9 @@ def _trainer(
     monitor = Monitor(
         bench, protocol, folder, desk.device, settling=settling(model, config.training)
     )
+    if bench.short:
+        size = len(bench.store.lengths), config.data.frames, config.data.stride
+        _note(cell, folder, desk, _SHORT.format(bench.short, *size))
     sampler = bench.sampler(config.seed, desk.device)
     if sampler.alone and any(stage.pairs for stage in config.training.values()):
         _note(cell, folder, desk, _ALONE.format(sampler.alone))

@@ -24,9 +24,8 @@ EVERY_EPOCH, AT_THE_END = 128, 512
 #: with fewer identities among validation clips, half of those looked at are training clips: a swap
 #: within one identity changes nothing
 _LEAST_IDENTITIES = 4
-#: one in so many of them, and no fewer than so many, is regenerated with its own identity code
-#: and with another clip's
-_SWAPPED, _LEAST_SWAPPED = 16, 8
+#: so many of them are regenerated with their own identity code and with another clip's
+_SWAPPED_EVERY_EPOCH, _SWAPPED_AT_THE_END = 8, 32
 #: clips that are encoded at once: at the paper's size 512 would take 16 GB; on a GPU, where a look
 #: is mostly waiting for calls, as many as an epoch's look has
 _TOGETHER, _TOGETHER_ON_CUDA = 32, EVERY_EPOCH
@@ -186,7 +185,7 @@ class Monitor:
         costs, and how far the poses (of a model without, the motion codes) that are read off the
         clips again lie apart.
         """
-        n = max(_LEAST_SWAPPED, len(self._clips) // _SWAPPED)
+        n = _SWAPPED_AT_THE_END if stage is None else _SWAPPED_EVERY_EPOCH
         order = generator(0, "swap", n).permutation(len(self._clips))[:n]
         pose = None if codes.pose is None else codes.pose[order]
         mine = Codes(codes.identity[order], codes.motion[order], pose)
