@@ -98,6 +98,23 @@ def test_a_kept_motion_code_is_shown_as_transfers_show_it():
     assert weights[0].std(0).min() > 0.01
 
 
+def test_a_look_while_the_temperature_rises_is_at_the_temperature_of_the_last_step():
+    vdsm = build(temperature=[1.0, 10.0]).eval()
+    identity = 0.1 * torch.randn(3, 4)
+
+    def expected(temperature):
+        return torch.softmax(temperature * identity, dim=-1)
+
+    torch.testing.assert_close(vdsm.mixing_weights(identity), expected(10.0))
+    (pretrain,), (sequence,) = (stage.players for stage in vdsm.stages())
+    warm = vdsm.annealing("pretrain", Progress(3, 40, 3, 40)).temperature
+    assert 1.0 < warm < 5.0
+    pretrain.loss(Batch(_clips()), Progress(3, 40, 3, 40))
+    torch.testing.assert_close(vdsm.mixing_weights(identity), expected(warm))
+    sequence.loss(Batch(_clips()), Progress(0, 4, 0, 4))
+    torch.testing.assert_close(vdsm.mixing_weights(identity), expected(10.0))
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_every_parameter_of_a_stage_gets_a_gradient(stage):
     vdsm = build()

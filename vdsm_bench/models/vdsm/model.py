@@ -141,6 +141,7 @@ class VDSM(VideoModel):
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.n_frames, self.temperature = clip.frames, temperature
+        self._warmth: Weight | None = None  # of `pretrain`'s last step, while that stage lasts
         self.settles, self.pose_likeness = (1 + pose_shut) / 2, pose_likeness
         self.plan = AnnealingPlan(
             temperature=temperature,
@@ -223,6 +224,7 @@ class VDSM(VideoModel):
         once per clip, so a part of a clip pays a part of it.
         """
         annealing = self.annealing(stage, progress)
+        self._warmth = annealing.temperature if stage == "pretrain" else None
         annealing = replace(annealing, identity=annealing.identity * share)
         with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
             scaled, plain, drawn = elbo_terms(model, guide, seen or batch.clip, annealing)
@@ -338,8 +340,12 @@ class VDSM(VideoModel):
         return loc, scale
 
     def mixing_weights(self, identity: Tensor, temperature: Weight | None = None) -> Tensor:
-        """Returns w = softmax(temperature s) ``[B, K_s]``; the final temperature by default."""
-        scale = self.temperature[1] if temperature is None else temperature
+        """Returns w = softmax(temperature s) ``[B, K_s]``; by default the final temperature.
+
+        While ``pretrain`` lasts, that is the one of its last step: the decoder knows no other yet.
+        """
+        usual = self.temperature[1] if self._warmth is None else self._warmth
+        scale = usual if temperature is None else temperature
         return torch.softmax(scale * identity, dim=-1)
 
     def encode(self, clip: Tensor) -> Codes:
