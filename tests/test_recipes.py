@@ -79,7 +79,11 @@ def test_what_is_given_wins_over_the_recipe_and_is_named():
         "vdsm[recipe=published,pose_shut=0.2,decoder=single]", "sprites", "small", layer
     )
     assert config.instance(TABLE) == "vdsm[decoder=single,pose_shut=0.2,recipe=published]"
-    assert config.model.arguments["decoder"] == {"name": "single", "widths": [64, 64, 32]}
+    assert config.model.arguments["decoder"] == {
+        "name": "single",
+        "widths": [64, 64, 32],
+        "start": "torch",
+    }
     assert config.model.arguments["pose_shut"] == 0.2
     assert changes(TABLE, config) == {"training.pretrain.learning_rate": 2e-3}
 
@@ -93,6 +97,8 @@ def test_what_is_given_wins_over_the_recipe_and_is_named():
         ("vdsm[decoder=single[widths=null]]", "small", "decoder", {"widths": None}),
         ("vdsm[encoder=blurpool-released]", "small", "encoder", {"channels": [16, 32, 32, 64]}),
         ("vdsm[encoder=timm]", "small", "encoder", "timm"),
+        ("vdsm[decoder=single,recipe=published]", "small", "decoder",
+         {"widths": [64, 64, 32], "start": "torch"}),
         ("vdsm[encoder=blurpool-released,recipe=published]", "small", "encoder",
          {"channels": [16, 32, 32, 64], "start": "torch"}),
     ],

@@ -68,10 +68,10 @@ def take_recipe(
 
 
 def shared_arguments(table: Registry, kind: str, below: Any, name: str) -> dict[str, Any]:
-    """Returns what a component keeps of the one whose place it takes: same name and same type.
+    """Returns what a component keeps of the one whose place it takes: arguments that it has too.
 
     So ``vdsm[decoder=single]`` is as wide as the preset's other decoder, and an ablation of the
-    kind of a part is not one of its size as well.
+    kind of a part is not one of its size as well. A value that it does not take is left behind.
 
     Args:
         table: the catalogue.
@@ -82,10 +82,15 @@ def shared_arguments(table: Registry, kind: str, below: Any, name: str) -> dict[
     before, arguments = split_part(below)
     if before == name or name not in table.names(kind) or not arguments:
         return {}
-    old, new = (table.get(kind, each).annotations() for each in (before, name))
-    return {
-        key: value for key, value in arguments.items() if key in new and new[key] == old.get(key)
-    }
+    return {key: value for key, value in arguments.items() if _takes(table, kind, name, key, value)}
+
+
+def _takes(table: Registry, kind: str, name: str, key: str, value: Any) -> bool:
+    try:
+        table.check_arguments(kind, name, {key: value})
+    except UsageError:
+        return False
+    return True
 
 
 def in_place(
