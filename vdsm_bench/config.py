@@ -215,10 +215,11 @@ def preset_arguments(
     table: Registry, preset: str, model: str, dataset: str, recipe: str | None = None
 ) -> dict[str, Any]:
     """Returns a model's arguments: registry defaults, then the preset's and the recipe's layers."""
-    arguments = dict(table.get("models", model).defaults)
+    entry = table.get("models", model)
+    arguments = dict(entry.defaults)
     below = base_layers(table, preset=preset, model=model, dataset=dataset, recipe=recipe)
     for layer in below:
-        arguments = merge(arguments, layer.get("model", {}))
+        arguments = merge(arguments, in_place(table, entry, arguments, layer).get("model", {}))
     return arguments
 
 

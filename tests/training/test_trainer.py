@@ -221,6 +221,16 @@ def test_a_sound_step_that_leaves_useless_weights_has_diverged(tmp_path, stage, 
         trainer.train()
 
 
+def test_the_check_of_the_last_update_moves_no_running_statistics(tmp_path):
+    tracked = []
+    for steps in (1, 2):
+        duel = Duel()
+        settings = {"duel": StageSettings(epochs=1, batches_per_epoch=steps, batch_size=4)}
+        Trainer(duel, settings, Noise(), folder=tmp_path / str(steps), seed=0).train()
+        tracked.append(duel.critic[1].num_batches_tracked.item())
+    assert tracked[1] == 2 * tracked[0] > 0
+
+
 def test_an_error_of_the_look_at_a_sound_model_stays_what_it_is(tmp_path):
     def look(name, epoch, model):
         raise ContractError("a wrong shape")

@@ -29,10 +29,10 @@ def layer_shapes(
     Raises:
         UsageError: frames that are not square, or not 4 times a power of two for these widths.
     """
-    widths = widths or _PAPER[-max(1, round(math.log2(clip.height / 4))) :]
+    doublings = max(1, round(math.log2(clip.height / 4)))
+    widths = widths or _PAPER[-doublings:]
     side = 4 * 2 ** len(widths)
     if (clip.height, clip.width) != (side, side):
-        doublings = max(1, round(math.log2(clip.height / 4)))
         near, wider = 4 * 2**doublings, f"give {doublings} widths: --set model.decoder.widths=[...]"
         hint = wider
         if (clip.height, clip.width) != (near, near):

@@ -305,7 +305,10 @@ class Trainer:
     def _check_update(self, work: StageStep, step: int, figures: Mapping[str, float]) -> None:
         """Sees what the next loss would: a sound step may leave weights that are of no use."""
         features = None if self._known is None else self._known.batch(step)
-        if not work.sound(self._batch(work.stage.name, step), features):
+        self.model.eval()  # running statistics must not move
+        sound = work.sound(self._batch(work.stage.name, step), features)
+        self._training_mode()
+        if not sound:
             self._diverge(work.stage.name, step, figures)
 
     def _diverge(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
