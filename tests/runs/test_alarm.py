@@ -14,7 +14,8 @@ from vdsm_bench.errors import CollapsedError
 from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, settling
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 from vdsm_bench.runs.monitor import Monitor
-from vdsm_bench.training.trainer import Trainer
+from vdsm_bench.training.journal import Look
+from vdsm_bench.training.trainer import Trainer, is_looked_at
 
 EPOCHS = 8
 SETTINGS = {
@@ -133,6 +134,12 @@ def test_training_whose_pose_is_emptied_is_stopped(table, tmp_path):
     assert all(figures["collapsed"] for figures in found)
 
 
+def looked(stage, figures, epochs=None):
+    """A look after each of the epochs, by default after every one."""
+    epochs = range(len(figures)) if epochs is None else epochs
+    return [Look(stage, epoch, each) for epoch, each in zip(epochs, figures, strict=True)]
+
+
 IDLE, USED = {"swap_gap": 0.0}, {"swap_gap": 0.3}
 NO_POSE = {"identity_information": 2.0, "pose_information": 0.0, "motion_information": 2.0}
 NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_information": 0.0}
@@ -158,23 +165,36 @@ NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_infor
 )
 def test_three_looks_in_a_row_after_the_beginning_ring(table, stage, looks, rings):
     alarm = CollapseAlarm(table, vdsm_of(KEPT), SETTINGS)
-    assert isinstance(alarm(stage, looks), CollapsedError) == rings
+    assert isinstance(alarm(stage, looked(stage, looks)), CollapsedError) == rings
 
 
 def test_a_shut_pose_is_waited_for(table):
     longer = {**SETTINGS, "pretrain": SETTINGS["pretrain"].model_copy(update={"epochs": 11})}
     late = CollapseAlarm(table, build(pose_shut=0.3), longer)  # from 0.65 of 11 epochs on
-    assert late("pretrain", [IDLE] * 10) is None
-    assert late("pretrain", [IDLE] * 11) is not None
+    assert late("pretrain", looked("pretrain", [IDLE] * 10)) is None
+    assert late("pretrain", looked("pretrain", [IDLE] * 11)) is not None
+
+
+def test_looks_with_epochs_between_them_count_by_their_epochs(table):
+    settings = SETTINGS["pretrain"].model_copy(update={"epochs": 300})
+    alarm = CollapseAlarm(table, vdsm_of(KEPT), {**SETTINGS, "pretrain": settings})
+    epochs = [epoch for epoch in range(300) if is_looked_at(epoch, settings)]
+    looks = looked("pretrain", [IDLE] * len(epochs), epochs)
+    settled = [look for look in looks if look.epoch >= 0.625 * 300]  # as above, of 8 epochs five
+    assert [look.epoch for look in settled[:LOOKS]] == [188, 191, 194]
+    assert alarm("pretrain", looks[: looks.index(settled[2])]) is None
+    rung = alarm("pretrain", looks[: looks.index(settled[3])])
+    assert "at the last 3 looks, up to epoch 195 of stage 'pretrain'" in str(rung)
 
 
 def test_a_stage_of_few_epochs_is_long_enough_for_an_empty_motion_code(table):
     short = {**SETTINGS, "sequence": SETTINGS["sequence"].model_copy(update={"epochs": 4})}
     alarm = CollapseAlarm(table, vdsm_of(KEPT), short)
-    assert alarm("sequence", [NO_MOTION] * 3) is None
-    assert alarm("sequence", [NO_MOTION] * 4) is not None
+    assert alarm("sequence", looked("sequence", [NO_MOTION] * 3)) is None
+    assert alarm("sequence", looked("sequence", [NO_MOTION] * 4)) is not None
     shorter = {**SETTINGS, "sequence": SETTINGS["sequence"].model_copy(update={"epochs": 3})}
-    assert CollapseAlarm(table, vdsm_of(KEPT), shorter)("sequence", [IDLE] * 3) is not None
+    alarm = CollapseAlarm(table, vdsm_of(KEPT), shorter)
+    assert alarm("sequence", looked("sequence", [IDLE] * 3)) is not None
 
 
 def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):

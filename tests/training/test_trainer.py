@@ -17,7 +17,7 @@ from vdsm_bench.contracts import Losses
 from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
-from vdsm_bench.training.journal import Journal
+from vdsm_bench.training.journal import Journal, read_looks
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.step import learning_rate
 from vdsm_bench.training.trainer import Trainer
@@ -187,6 +187,31 @@ def test_train_jsonl_has_the_first_step_and_the_epochs_figures(tmp_path):
     assert {"nll", "kl_s", "kl_z", "loss", "temperature"} <= set(lines[0])
     assert [line["epoch"] for line in lines if "epoch_figures" in line] == [0, 1, 2, 3] * 2
     assert "largest_weight 0.5" in details[-1]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "seen"),
+    [(100, list(range(100))), (103, [*range(1, 103, 2), 102]), (300, list(range(2, 300, 3)))],
+)
+def test_a_long_stage_is_looked_at_a_hundred_times(tmp_path, epochs, seen):
+    looks, alarms = [], []
+    duel = Duel()
+    settings = {"duel": StageSettings(epochs=epochs, batches_per_epoch=1, batch_size=4)}
+
+    def look(stage, epoch, model):
+        looks.append(epoch)
+        return {"epoch_seen": epoch}
+
+    def heed(stage, found):
+        alarms.append([one.epoch for one in found])
+
+    Trainer(
+        duel, settings, Noise(), folder=tmp_path, seed=0, on_epoch=look, alarm=heed
+    ).train()  # fmt: skip
+    assert looks == seen
+    assert alarms == [seen[:n] for n in range(len(seen) + 1)]
+    found = read_looks(tmp_path / "train.jsonl")
+    assert [(one.epoch, one.figures) for one in found] == [(n, {"epoch_seen": n}) for n in seen]
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from vdsm_bench.boards.figures import write_png
+from vdsm_bench.training.journal import read_looks
 
 #: what is drawn, one panel each
 PANELS = {
@@ -28,12 +28,15 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def epoch_figures(cell: Path) -> list[Mapping[str, Any]]:
-    """Returns the figures of every epoch of a cell, all stages in order."""
-    path = cell / "train.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = [json.loads(line) for line in lines if '"epoch_figures"' in line]
-    return [entry["epoch_figures"] for entry in entries]
+def epoch_figures(cell: Path) -> dict[int, Mapping[str, Any]]:
+    """Returns the figures of a cell's looks by epoch, counted from 0 through all stages."""
+    found: dict[int, Mapping[str, Any]] = {}
+    begun, stage = 0, None
+    for look in read_looks(cell / "train.jsonl"):
+        if look.stage != stage:  # a stage's last epoch is always looked at
+            begun, stage = max(found, default=-1) + 1, look.stage
+        found[begun + look.epoch] = look.figures
+    return found
 
 
 def write_curves(path: Path, cells: Mapping[str, Path]) -> None:
@@ -44,7 +47,7 @@ def write_curves(path: Path, cells: Mapping[str, Path]) -> None:
         cells: folders by name; the names are the legend. Figures that a cell lacks are left out.
     """
     looks = {name: epoch_figures(folder) for name, folder in cells.items()}
-    longest = max((len(each) for each in looks.values()), default=0)
+    longest = max((epoch + 1 for each in looks.values() for epoch in each), default=0)
     legend = _GAP * (1 + len(cells))
     size = (_LEFT + _WIDTH + _GAP, len(PANELS) * (_HEIGHT + _GAP) + legend)
     sheet = Image.new("RGB", size, (255, 255, 255))
@@ -52,9 +55,7 @@ def write_curves(path: Path, cells: Mapping[str, Path]) -> None:
     for number, (figure, text) in enumerate(PANELS.items()):
         top = _GAP // 2 + number * (_HEIGHT + _GAP)
         values = {
-            name: [
-                (epoch, float(each[figure])) for epoch, each in enumerate(rows) if figure in each
-            ]
+            name: [(epoch, float(each[figure])) for epoch, each in rows.items() if figure in each]
             for name, rows in looks.items()
         }
         known = [value for points in values.values() for _, value in points]

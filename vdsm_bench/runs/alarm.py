@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.errors import CollapsedError
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.protocol import tool
+from vdsm_bench.training.journal import Look
 
-#: looks (epochs) in a row that have to show a code of no use
+#: looks in a row that have to show a code of no use
 LOOKS = 3
 #: share of a stage after the first by whose end its own way of drawing clips shows who they are
 _LEARNT_ANEW = 0.25
@@ -61,24 +61,25 @@ class CollapseAlarm:
             for name, settings in training.items()
         }
 
-    def __call__(self, stage: str, looks: Sequence[Mapping[str, Any]]) -> CollapsedError | None:
+    def __call__(self, stage: str, looks: Sequence[Look]) -> CollapsedError | None:
         """Returns the error to stop with, or None.
 
         Args:
             stage: being trained.
-            looks: the figures of its epochs so far, in their order.
+            looks: at it so far, in their order.
         """
         armed, moving = self._armed[stage], self._moving[stage]
         for code, first in {"identity": armed, moving: max(armed, self._half[stage])}.items():
-            last = looks[first:][-LOOKS:]
-            reasons = [reason for each in last if (reason := self._idle(each, moving).get(code))]
+            last = [look for look in looks if look.epoch >= first][-LOOKS:]
+            found = [self._idle(look.figures, moving).get(code) for look in last]
+            reasons = [reason for reason in found if reason]
             if len(reasons) == LOOKS:
-                return self._error(stage, len(looks), reasons[-1])
+                return self._error(stage, last[-1].epoch + 1, reasons[-1])
         return None
 
     def _error(self, stage: str, epoch: int, reason: str) -> CollapsedError:
         return CollapsedError(
-            f"Training has collapsed: {reason}, and so in the last {LOOKS} epochs, up to epoch "
+            f"Training has collapsed: {reason}, and so at the last {LOOKS} looks, up to epoch "
             f"{epoch} of stage '{stage}'.",
             hint="the same command without --stop-on-collapse   (trains on from here)",
         )

@@ -18,7 +18,7 @@ from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 from vdsm_bench.seeding import generator
 
-#: clips that are looked at after every epoch, and once at the end: validation clips, and training
+#: clips that are looked at after an epoch, and once at the end: validation clips, and training
 #: clips where those are too few
 EVERY_EPOCH, AT_THE_END = 128, 512
 #: with fewer identities among validation clips, half of those looked at are training clips: a swap
@@ -51,7 +51,7 @@ class Health:
 
 
 class Monitor:
-    """Looks at a model after every epoch, always on the same clips: of validation first.
+    """Looks at a model after epochs, always on the same clips: of validation first.
 
     Args:
         bench: whose clips are looked at.

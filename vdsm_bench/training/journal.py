@@ -1,13 +1,34 @@
-"""train.jsonl: one line per logged step and per epoch, cut back to the checkpoint on resume."""
+"""train.jsonl: one line per logged step and per look, cut back to the checkpoint on resume."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vdsm_bench.files import write_text
+
+
+class Look(NamedTuple):
+    """What a look at a model after an epoch found.
+
+    Attributes:
+        stage: that was trained.
+        epoch: of the stage, from 0.
+        figures: by name.
+    """
+
+    stage: str
+    epoch: int
+    figures: Mapping[str, Any]
+
+
+def read_looks(path: Path) -> list[Look]:
+    """Returns the looks of a ``train.jsonl``, in their order; none where there is no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    entries = [json.loads(line) for line in lines if '"epoch_figures"' in line]
+    return [Look(each["stage"], each["epoch"], each["epoch_figures"]) for each in entries]
 
 
 class Journal:
@@ -34,13 +55,9 @@ class Journal:
             kept.append(line)
         write_text(self._path, "".join(line + "\n" for line in kept))
 
-    def epoch_figures(self, stage: str) -> list[Mapping[str, Any]]:
-        """Returns the figures of a stage's epochs so far, in their order."""
-        if not self._path.exists():
-            return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines if '"epoch_figures"' in line]
-        return [entry["epoch_figures"] for entry in entries if entry["stage"] == stage]
+    def looks(self, stage: str) -> list[Look]:
+        """Returns the looks of a stage so far, in their order."""
+        return [look for look in read_looks(self._path) if look.stage == stage]
 
     def write(self, stage: str, epoch: int, step: int, figures: Mapping[str, Any]) -> None:
         """Appends one line."""

@@ -29,7 +29,7 @@ from vdsm_bench.training.checkpoint import (
     write_checkpoint,
 )
 from vdsm_bench.training.features import KnownFeatures, autocast, known_features
-from vdsm_bench.training.journal import Journal
+from vdsm_bench.training.journal import Journal, Look
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import recorder_for
 from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep
@@ -40,10 +40,13 @@ LOG_EVERY = 10
 CHECKPOINT_SECONDS = 20.0
 #: and no fewer than so many times the seconds that the last one took: 2 % of the time at most
 CHECKPOINT_REST = 50.0
+#: so many looks at most at a stage, evenly spread, and one at its end: on a GPU a look takes as
+#: long as 15 steps of the paper's, whose epochs have 50, and a stage 300 of them
+LOOKS = 100
 LAST, WEIGHTS = "last.safetensors", "model.safetensors"
 
 EpochHook = Callable[[str, int, VideoModel], Mapping[str, Any]]
-Alarm = Callable[[str, Sequence[Mapping[str, Any]]], VdsmBenchError | None]
+Alarm = Callable[[str, Sequence[Look]], VdsmBenchError | None]
 
 
 class Sampler(Protocol):
@@ -79,6 +82,16 @@ def freeze(model: VideoModel, stage: Stage) -> None:
     for player in stage.players:
         for parameter in player.parameters:
             parameter.requires_grad_(True)
+
+
+def is_looked_at(epoch: int, settings: StageSettings) -> bool:
+    """Returns whether the model is looked at after an epoch, counted from 0.
+
+    Of a stage of at most ``LOOKS`` epochs after each; of a longer one after every second, third
+    and so on, and after the last.
+    """
+    every = math.ceil(settings.epochs / LOOKS)
+    return (epoch + 1) % every == 0 or epoch == settings.epochs - 1
 
 
 class PlayerLoss(nn.Module):
@@ -125,10 +138,10 @@ class Trainer:
         seed: the cell's seed.
         device: ``cpu``, ``cuda`` or ``mps``.
         precision: what losses are computed in; evaluation mode is float32 always.
-        on_epoch: called after every epoch with stage, epoch and the model in evaluation
-            mode; its figures are logged and shown.
-        alarm: called after every epoch with the stage and the figures of its epochs so far; an
-            error that it returns stops training, which can be resumed without it.
+        on_epoch: looks at the model, called after epochs (:func:`is_looked_at`) with stage, epoch
+            and the model in evaluation mode; its figures are logged and shown.
+        alarm: called after every look with the stage and its looks so far; an error that it
+            returns stops training, which can be resumed without it.
         progress: called with task, steps done, steps in all, and the figures to show.
         say: called with what is worth a line.
     """
@@ -246,7 +259,7 @@ class Trainer:
         started = written = time.monotonic()
         pause = CHECKPOINT_SECONDS
         spent = self._seconds
-        looks = self._journal.epoch_figures(stage.name)
+        looks = self._journal.looks(stage.name)
         alarm = self._heed(stage.name, looks)
         if alarm is not None:
             raise alarm
@@ -254,7 +267,7 @@ class Trainer:
             self.take(work, step)
             epoch, inside = divmod(step, settings.batches_per_epoch)
             logs = step == 0 or (step + 1) % LOG_EVERY == 0
-            ends = inside == settings.batches_per_epoch - 1
+            ends = inside == settings.batches_per_epoch - 1 and is_looked_at(epoch, settings)
             due = step == n_steps - 1 or time.monotonic() - written > pause
             if not (self._looks_always or logs or ends or due):
                 continue
@@ -265,7 +278,7 @@ class Trainer:
                 self._check_update(work, step, figures)
             if ends:
                 try:
-                    looks.append(self._end_epoch(stage.name, epoch, step))
+                    looks.append(Look(stage.name, epoch, self._end_epoch(stage.name, epoch, step)))
                 except (ContractError, DataError):  # of numbers that are none
                     self._check_update(work, step, figures)
                     raise
@@ -329,7 +342,7 @@ class Trainer:
             f"--set training.{stage}.gradient_clip=1.0",
         )
 
-    def _heed(self, stage: str, looks: Sequence[Mapping[str, Any]]) -> VdsmBenchError | None:
+    def _heed(self, stage: str, looks: Sequence[Look]) -> VdsmBenchError | None:
         return None if self._alarm is None else self._alarm(stage, looks)
 
     def _end_epoch(self, stage: str, epoch: int, step: int) -> Mapping[str, Any]:
