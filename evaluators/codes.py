@@ -24,7 +24,7 @@ from vdsm_bench.contracts import (
     Score,
 )
 from vdsm_bench.errors import DataError
-from vdsm_bench.evaluators.statistics import bootstrap_mean
+from vdsm_bench.evaluators.statistics import bootstrap_mean, identities
 from vdsm_bench.seeding import generator
 
 _PROBE_STEPS = 100
@@ -213,7 +213,9 @@ def _probe_all(
 
 
 def _mean(values: Floats, request: EvaluationRequest) -> Score:
-    return bootstrap_mean(values, resamples=request.bootstrap, seed=request.seed)
+    return bootstrap_mean(
+        values, resamples=request.bootstrap, seed=request.seed, groups=identities(request)
+    )
 
 
 def standardise(train: Floats, test: Floats) -> tuple[Floats, Floats]:

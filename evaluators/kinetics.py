@@ -21,6 +21,7 @@ from vdsm_bench.contracts import (
     MetricInfo,
     Outputs,
 )
+from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators.frechet import Distances, distance_columns
 from vdsm_bench.evaluators.resnext import ResNeXt, load_resnext, prepare
 
@@ -34,6 +35,9 @@ class KineticsDistances(Evaluator):
         weights: path of the weight file, see :func:`vdsm_bench.evaluators.resnext.load_resnext`;
             without one the columns are empty.
         clips: largest number of clips on either side.
+
+    Raises:
+        DataError: there is no such file; what it holds is seen when it is needed.
     """
 
     metrics: ClassVar[tuple[MetricInfo, ...]] = distance_columns(
@@ -41,6 +45,11 @@ class KineticsDistances(Evaluator):
     )
 
     def __init__(self, *, weights: str | None = None, clips: PositiveInt = 2000) -> None:
+        if weights is not None and not Path(weights).is_file():
+            raise DataError(
+                f"kinetics: there is no weight file {weights}.",
+                hint="--set 'evaluation.scores=[{name: kinetics, weights: FILE}]'",
+            )
         self.weights = weights
         self._distances = Distances("kinetics", clips)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from vdsm_bench.contracts import (
     Direction,
@@ -30,7 +31,7 @@ from vdsm_bench.contracts import (
 )
 from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators.codes import check_codes, code_views, majority, standardise
-from vdsm_bench.evaluators.statistics import bootstrap_mean
+from vdsm_bench.evaluators.statistics import bootstrap_mean, identities
 from vdsm_bench.seeding import generator
 
 Reader = Literal["logistic", "mlp"]
@@ -182,12 +183,12 @@ class Leakage(Evaluator):
     """Cross-validated logistic and MLP probes of both codes, leakage and information gap.
 
     Args:
-        folds: of the cross-validation.
+        folds: of the cross-validation, two or more.
     """
 
     metrics: ClassVar[tuple[MetricInfo, ...]] = METRICS
 
-    def __init__(self, *, folds: int = 5) -> None:
+    def __init__(self, *, folds: Annotated[int, Field(ge=2)] = 5) -> None:
         self.folds = folds
 
     def evaluate(
@@ -260,7 +261,9 @@ def _mean(
     if not found:
         return Score(None, reason="no such factor can be probed")
     mean = np.mean([values(reading) for reading in found], axis=0)
-    return bootstrap_mean(mean, resamples=request.bootstrap, seed=request.seed)
+    return bootstrap_mean(
+        mean, resamples=request.bootstrap, seed=request.seed, groups=identities(request)
+    )
 
 
 def _gap(request: EvaluationRequest, pairs: list[tuple[Reading, Reading]]) -> Score:
@@ -292,7 +295,12 @@ def _long(
 ) -> list[FactorScore]:
     rows = []
     for (code, factor, reader), reading in readings.items():
-        accuracy = bootstrap_mean(reading.right, resamples=request.bootstrap, seed=request.seed)
+        accuracy = bootstrap_mean(
+            reading.right,
+            resamples=request.bootstrap,
+            seed=request.seed,
+            groups=identities(request),
+        )
         rows.append(FactorScore(f"{code}_code_{reader}_probe_cv", factor, accuracy))
         information = Score(reading.information, n=len(reading.right))
         rows.append(FactorScore(f"{code}_code_{reader}_information", factor, information))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+from pydantic import PositiveInt
 from torch import Tensor
 
 from vdsm_bench.contracts import (
@@ -49,7 +50,7 @@ class LongGeneration(Evaluator):
         for metric in METRICS
     )
 
-    def __init__(self, *, pairs: int = 40) -> None:
+    def __init__(self, *, pairs: PositiveInt = 40) -> None:
         self.pairs = pairs
 
     def evaluate(

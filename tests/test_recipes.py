@@ -95,12 +95,16 @@ def test_what_is_given_wins_over_the_recipe_and_is_named():
         ("vdsm[decoder=single]", "paper", "decoder", "single"),
         ("vdsm[decoder=single[widths=[8,8,8]]]", "small", "decoder", {"widths": [8, 8, 8]}),
         ("vdsm[decoder=single[widths=null]]", "small", "decoder", {"widths": None}),
-        ("vdsm[encoder=blurpool-released]", "small", "encoder", {"channels": [16, 32, 32, 64]}),
+        ("vdsm[encoder=blurpool-released]", "small", "encoder", "blurpool-released"),
         ("vdsm[encoder=timm]", "small", "encoder", "timm"),
         ("vdsm[decoder=single,recipe=published]", "small", "decoder",
          {"widths": [64, 64, 32], "start": "torch"}),
         ("vdsm[encoder=blurpool-released,recipe=published]", "small", "encoder",
-         {"channels": [16, 32, 32, 64], "start": "torch"}),
+         {"start": "torch"}),
+        ("vdsm[encoder=timm[backbone=resnet10t],recipe=published]", "paper", "encoder",
+         {"backbone": "resnet10t"}),
+        ("vdsm[encoder=timm[backbone=resnet10t],recipe=published]", "small", "encoder",
+         {"backbone": "resnet10t"}),
     ],
 )  # fmt: skip
 def test_a_part_in_anothers_place_keeps_what_both_take(model, preset, part, expected):
@@ -112,6 +116,19 @@ def test_a_part_in_anothers_place_keeps_what_both_take(model, preset, part, expe
     assert found == expected
     assert config.instance(TABLE) == model.replace("8,8,8", "8, 8, 8")  # and no more is said
     assert resolved(config.instance(TABLE), "sprites", preset) == config
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recipe", ["tuned", "published"])
+@pytest.mark.parametrize(
+    "part", ["encoder=blurpool", "encoder=blurpool-released", "encoder=timm[backbone=resnet10t]",
+             "decoder=mixture-of-experts", "decoder=single"],
+)  # fmt: skip
+def test_every_part_can_be_built_under_every_preset(preset, recipe, part):
+    config = resolved(f"vdsm[{part},recipe={recipe},identity_dim=2]", "sprites", preset)
+    size = config.data.image_size
+    vdsm = TABLE.factory("models", "vdsm", config.model.arguments)(clip=ClipShape(8, 3, size, size))
+    assert vdsm.encoder(torch.rand(2, 3, size, size)).shape == (2, vdsm.encoder.feature_dim)
 
 
 def test_the_key_is_of_the_numbers_not_of_the_recipes_name():

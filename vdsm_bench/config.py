@@ -260,8 +260,9 @@ def resolve(
     entry = table.get("models", name)
     data_entry = table.get("datasets", dataset)
     stages = entry.settings.get("stages", {})
+    parts = {key: entry.defaults[key] for key in entry.parts}
     tree: dict[str, Any] = {
-        "model": {},
+        "model": parts,  # by name, so that another one is known for another
         "data": {"dataset": dataset},
         "training": stages,
         "preset": preset,
@@ -271,11 +272,12 @@ def resolve(
         _check_sections(layer)
     recipe, given = take_recipe(entry, [{"model": arguments}, *layers])
     below = base_layers(table, preset=preset, model=name, dataset=dataset, recipe=recipe)
+    spoken_of = {key for layer in [*below, *given] for key in layer.get("model", {})}
     for layer in [*below, *given]:
         placed = in_place(table, entry, tree["model"], layer)
         tree = merge(tree, for_every_stage(placed, stages))
-    defaults = {key: entry.defaults[key] for key in entry.parts if key in tree["model"]}
-    model_arguments = merge(defaults, tree.pop("model"))  # --set model.encoder.width=9
+    merged = tree.pop("model")
+    model_arguments = {key: merged[key] for key in merged if key not in parts or key in spoken_of}
     for key in tree["training"]:
         if key not in stages:
             raise UsageError(

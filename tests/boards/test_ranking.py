@@ -71,6 +71,16 @@ def test_other_pairs_judges_and_versions_are_not_compared(other, tmp_path):
     assert ranks(tmp_path) == {"toy": None, WIDE: None}
 
 
+@pytest.mark.parametrize("row", ["0,0,1,1", "0,0,1,nan", "0,0,1,1\n1,1,0,nan"])
+def test_pairs_that_nothing_can_be_told_from_give_no_rank_and_harm_no_other(row, tmp_path):
+    cell(tmp_path, "toy", 0.9)
+    cell(tmp_path, WIDE, 0.1)
+    header = "pair_id,identity_of_a,identity_of_b,transfer_accuracy\n"
+    for model in (DEEP, SINGLE):
+        (cell(tmp_path, model, 0.5).path / "pairs.csv").write_text(f"{header}{row}\n")
+    assert ranks(tmp_path) == {"toy": "1", WIDE: "2", DEEP: None, SINGLE: None}
+
+
 @pytest.mark.parametrize("damage", ["", "pair_id\n", "{", "pair_id,identity_of_a,identity_of_b\n"])
 def test_a_row_without_its_pairs_keeps_its_scores_and_has_no_rank(damage, tmp_path):
     cell(tmp_path, "toy", 0.9)

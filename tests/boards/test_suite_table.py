@@ -9,6 +9,7 @@ from tests.runs.cells import TABLE, make_cell
 from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.boards.suite_table import suite_rows, to_csv, to_markdown
 from vdsm_bench.boards.table import _title
+from vdsm_bench.files import read_json, write_json
 from vdsm_bench.runs.suites import Suite, Variant, plan_suite
 
 LOW = {"training": {"sequence": {"learning_rate": 1e-4}}}
@@ -48,6 +49,21 @@ def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):
     (_, second, _) = csv.DictReader(io.StringIO(to_csv([base, low, absent])))
     assert second["identity_accuracy_hair"] == "0.5"
     assert second["identity_accuracy"] == ""
+
+
+@pytest.mark.parametrize("change", [{"protocol": {"judge": "another0"}}, {"data": {"x": 2}}])
+def test_rows_of_another_judge_or_other_data_are_not_averaged_with_the_newest(tmp_path, change):
+    folders = [make_cell(tmp_path, seed=seed) for seed in (0, 1)]
+    content = read_json(folders[0].config_file)
+    write_json(folders[0].config_file, {**content, "inputs": {**content["inputs"], **change}})
+    for newest in (1, 0):
+        for seed, folder in enumerate(folders):
+            time = "2026-01-02T00:00:00" if seed == newest else "2026-01-01T00:00:00"
+            path = folder.path / "status.json"
+            write_json(path, {**read_json(path), "time": time})
+        base = rows_of(tmp_path)[0]
+        assert (base["seeds"], base["n_seeds"]) == (str(newest), 1)
+        assert base["not_done"] == f"seed {1 - newest}: of other data or another protocol"
 
 
 def test_only_the_seeds_that_are_asked_for_count(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.home_videos import write_folder
 from vdsm_bench.cli.main import run_cli
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import read_json
@@ -105,6 +106,17 @@ def test_transfer_writes_a_grid(capsys, tmp_path):
     call(capsys, *RUN, "--model", "encode-only")
     cannot = call(capsys, "transfer", "--model", "encode-only", expect=1)
     assert "cannot swap" in cannot.err
+
+
+def test_score_knows_the_users_own_datasets(capsys, tmp_path, monkeypatch, table, data_dir):
+    write_folder(tmp_path / "clips", takes=6)
+    monkeypatch.setenv("VDSM_BENCH_DATA", str(tmp_path / "data"))
+    told = ("--from", str(tmp_path / "clips"), "--static", "person", "--dynamic", "action")
+    call(capsys, "data", "prepare", "mine", *told)
+    where = ("--dataset", "mine", "--preset", "smoke", "--device", "cpu")
+    answer = call(capsys, "score", "--template", str(tmp_path / "asked"), *where)
+    assert (tmp_path / "asked" / "request.npz").exists()
+    assert "--dataset mine" in answer.err
 
 
 def test_score_takes_a_file_from_elsewhere_to_a_row(capsys, tmp_path, monkeypatch):

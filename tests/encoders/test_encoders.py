@@ -54,13 +54,20 @@ def test_the_blur_of_the_release():
     torch.testing.assert_close(blur, taps[:, None] * taps[None] / 64)
 
 
-@pytest.mark.parametrize(
-    ("encoder", "size", "channels"),
-    [(BlurPoolEncoder, 32, (8, 8, 8, 8, 8)), (ReleasedBlurPoolEncoder, 32, (8, 8, 8, 8))],
-)
-def test_frames_that_do_not_fit_are_refused(encoder, size, channels):
+def test_frames_that_do_not_fit_are_refused():
     with pytest.raises(UsageError):
-        encoder(clip=ClipShape(8, 3, size, size), channels=channels)
+        BlurPoolEncoder(clip=ClipShape(8, 3, 32, 32), channels=(8, 8, 8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks", "hint"),
+    [(32, (8, 8, 8, 8), "give 3 of them"), (128, None, "give 5 of them"),
+     (48, None, "--set data.image_size=64"), (48, (8, 8, 8), "--set data.image_size=32")],
+)  # fmt: skip
+def test_what_is_not_halved_to_4_is_refused_with_what_would_do(size, blocks, hint):
+    with pytest.raises(UsageError) as refused:
+        ReleasedBlurPoolEncoder(clip=ClipShape(8, 3, size, size), block_channels=blocks)
+    assert hint in refused.value.hint
 
 
 def test_a_timm_backbone_fits():

@@ -390,6 +390,29 @@ def test_other_clips_under_the_same_name_are_refused_and_a_seed_is_averaged(
     assert (first.folder.parent / f".{first.folder.name}.old-1" / "metrics.json").exists()
 
 
+def test_asked_scores_join_those_that_were_asked_for_before(answers, score):
+    def asking(*scores):
+        return {"evaluation": {"scores": list(scores)}}
+
+    told = {**answers, "name": "asked-twice"}
+    first = score(told, layer=asking("vdsm-notebook")).metrics
+    assert first["scores"]["notebook_agreement"]["value"] is not None
+    (plain, both) = (score(told).metrics, score(told, layer=asking("leakage")).metrics)
+    assert plain == first  # what is there stays
+    assert set(both["asked"]) == {"vdsm-notebook", "leakage"}
+    for name, value in first["scores"].items():
+        assert both["scores"][name] == value
+    assert set(first["notes"]) <= set(both["notes"])
+    assert "identity_information_gap" in both["scores"]
+    assert score(told, layer=asking("leakage", "vdsm-notebook")).reused
+
+
+@pytest.mark.parametrize("name", [".", "..", "..."])
+def test_a_name_that_no_folder_can_have_is_refused(name, answers, score):
+    with pytest.raises(UsageError, match="'name'"):
+        score({**answers, "name": name})
+
+
 def test_a_folder_that_was_cut_short_is_made_again(answers, score):
     options = {"name": "cut-short"}
     outcome = score(answers, options)

@@ -58,6 +58,8 @@ def test_asked_at_once_or_later_the_numbers_are_the_same(bench, tmp_path):
         (["pixels"], "'pixels' is none"),
         (["protocol"], "'protocol' is none"),
         ([{"name": "leakage", "fold": 2}], "did you mean 'folds'"),
+        ([{"name": "leakage", "folds": 1}], "folds"),
+        ([{"name": "long-generation", "pairs": 0}], "pairs"),
         ([3], "evaluation.scores"),
         ("leakage", "evaluation.scores"),
     ],
@@ -73,6 +75,14 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_runs(table, scores,
         )
 
 
+def test_a_weight_file_that_is_not_there_is_refused_before_training(bench, tmp_path, monkeypatch):
+    forbid(monkeypatch, "Trainer")
+    asked = {"evaluation": {"scores": [{"name": "kinetics", "weights": "typo.pth"}]}}
+    (outcome,), _ = bench(seeds=(6,), layer=asked, runs_dir=tmp_path)
+    assert (outcome.state, outcome.exit_code, outcome.folder) == ("failed", 3, None)
+    assert "there is no weight file typo.pth" in outcome.error
+
+
 def test_a_protocol_joins_the_scores_that_were_asked_for():
     assert with_score([], "x") == {"evaluation": {"scores": ["x"]}}
     layers = [{"data": {}}, {"evaluation": {"scores": ["a"]}}, {"evaluation": {"clips": 3}}]
@@ -83,15 +93,18 @@ def test_merging_replaces_and_keeps():
     row = {
         "scores": {"a": {"value": 1}, "b": {"value": 2}},
         "long": [{"metric": "a", "factor": "f", "value": 1}, {"metric": "b", "factor": "f"}],
-        "chance": {}, "histogram": {}, "versions": {"a": 1, "b": 1}, "notes": ["old", "both"],
+        "chance": {}, "histogram": {}, "versions": {"a": 1, "b": 1},
+        "notes": ["old", "both", "a: 3 clips"],
     }  # fmt: skip
     found = {
         "scores": {"a": {"value": 9}},
         "long": [{"metric": "a", "factor": "f", "value": 9}],
         "chance": {"a": {"labels": 0.5}}, "histogram": {}, "versions": {"a": 2},
-        "notes": ["both"],
+        "notes": ["both", "a: 4 clips"],
     }  # fmt: skip
     whole = merged(row, found)
     assert whole["scores"] == {"a": {"value": 9}, "b": {"value": 2}}
     assert whole["long"] == [row["long"][1], found["long"][0]]
-    assert (whole["versions"], whole["notes"]) == ({"a": 2, "b": 1}, ["old", "both"])
+    assert (whole["versions"], whole["notes"]) == (
+        {"a": 2, "b": 1}, ["old", "both", "a: 4 clips"],
+    )  # fmt: skip

@@ -214,6 +214,32 @@ def test_a_long_stage_is_looked_at_a_hundred_times(tmp_path, epochs, seen):
     assert [(one.epoch, one.figures) for one in found] == [(n, {"epoch_seen": n}) for n in seen]
 
 
+def test_looks_and_stops_move_nothing_of_a_stage_of_several_players(tmp_path):
+    """The critic, first of two players, has running statistics: they move on after a look."""
+    settings = {"duel": StageSettings(epochs=3, batches_per_epoch=2, batch_size=4)}
+
+    def train(folder, **options):
+        torch.manual_seed(11)
+        duel = Duel()
+        Trainer(duel, settings, Noise(), folder=tmp_path / folder, seed=0, **options).train()
+        return duel.state_dict()
+
+    def look(stage, epoch, model):
+        assert not model.critic.training
+        return {"epoch_seen": epoch}
+
+    def stop(task, done, total, detail):
+        if done == 3:
+            raise Stop
+
+    plain, looked_at = train("plain"), train("looked-at", on_epoch=look)
+    assert plain["critic.1.num_batches_tracked"] == 18  # three times a step
+    assert _equal(plain, looked_at)
+    with pytest.raises(Stop):
+        train("stopped", on_epoch=look, progress=stop)
+    assert _equal(plain, train("stopped", on_epoch=look))
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
     poisoned = Noise(poison=("sequence", 2))
     trainer = Trainer(build(), SETTINGS, poisoned, folder=tmp_path, seed=1)

@@ -33,7 +33,8 @@ def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> No
 
     Args:
         rows: rows of finished models, each with the cells (seeds) behind it. Rows that have no
-            other to be compared with, or no readable ``pairs.csv``, keep an empty rank.
+            other to be compared with, fewer than two pairs, or no readable ``pairs.csv`` of
+            numbers keep an empty rank.
     """
     tables: dict[Any, list[_Entrant]] = {}
     for row, cells in rows:
@@ -45,6 +46,8 @@ def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> No
         if any(one.ids != first.ids or RANKED_BY not in one.columns for one in found):
             continue
         values = np.array([one.columns[RANKED_BY] for one in found])
+        if values.shape[1] < 2 or not np.isfinite(values).all():
+            continue
         entrant = _Entrant(row, values, np.array(first.identities))
         tables.setdefault(_key(row, cells[0], first), []).append(entrant)
     for entrants in tables.values():

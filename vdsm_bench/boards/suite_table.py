@@ -38,7 +38,8 @@ def suite_rows(
 
     Every figure is a mean over seeds; ``<name>_spread`` is their standard deviation where there
     are two or more. ``factors`` holds identity accuracy per static factor. A cell that was
-    stopped because a code had collapsed counts in ``collapsed`` and in no score.
+    stopped because a code had collapsed counts in ``collapsed`` and in no score; one that is of
+    other data or another protocol than the newest of its row counts in neither.
 
     Args:
         table: the catalogue.
@@ -112,8 +113,14 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 
 def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
-    done = [record.metrics for record in records.values() if record.metrics is not None]
+    older = _older(records)
+    done = [
+        record.metrics
+        for seed, record in records.items()
+        if record.metrics is not None and seed not in older
+    ]
     states = {seed: record.state for seed, record in records.items() if record.state != "done"}
+    states |= dict.fromkeys(older, "of other data or another protocol")
     stopped = [seed for seed, state in states.items() if state == "collapsed"]
     verdicts = [row["collapsed"] for row in done if row["collapsed"] is not None]
     verdicts += [True] * len(stopped)
@@ -134,6 +141,25 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
     row.update(_mean("training_minutes", minutes))
     row["not_done"] = ", ".join(f"seed {seed}: {state}" for seed, state in states.items())
     return row
+
+
+def _older(records: Mapping[int, CellRecord]) -> set[int]:
+    """Returns the seeds whose rows are not to be averaged with the newest one's."""
+    rules = {seed: _rule(record) for seed, record in records.items() if record.metrics is not None}
+    if not rules:
+        return set()
+    newest = rules[max(rules, key=lambda seed: _time(records[seed]))]
+    return {seed for seed, rule in rules.items() if rule != newest}
+
+
+def _rule(record: CellRecord) -> tuple[Any, Any]:
+    """Returns what rows have to share beside their configuration: data and protocol."""
+    inputs = (record.config or {})["inputs"]
+    return inputs.get("data"), inputs.get("protocol")
+
+
+def _time(record: CellRecord) -> str:
+    return record.status.time if record.status else ""
 
 
 def _mean(name: str, values: Iterable[float | None]) -> Row:

@@ -20,6 +20,7 @@ from vdsm_bench.cli.context import (
 
 if TYPE_CHECKING:
     from vdsm_bench.config import CellConfig
+    from vdsm_bench.registry import Registry
 
 #: the file's model is trained already: what a stage of a native model forbids does not count
 _NO_TRAINING = {"training": {"*": {"pairs": False}}}
@@ -112,16 +113,15 @@ def command(
     from vdsm_bench.cli.cell_options import stand_in
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.cli.run_command import show_outcomes
-    from vdsm_bench.registry import registry
 
-    used = stand_in(dataset, session)
-    config = _config(model, used, preset, seed, assignments)
+    used, table = stand_in(dataset, session), session.catalogue()
+    config = _config(table, model, used, preset, seed, assignments)
     from vdsm_bench.runs.execute import RunContext
     from vdsm_bench.runs.external import score_file, template_of
 
     with reporter() as listener:
         context = RunContext(
-            registry(), session.runs_dir, session.data_dir, device, fresh, not no_wait, listener
+            table, session.runs_dir, session.data_dir, device, fresh, not no_wait, listener
         )
         if predictions is None:
             asked = template_of(config, context, template or Path())
@@ -136,16 +136,18 @@ def command(
 
 
 def _config(
-    model: str, dataset: str, preset: str, seed: int, assignments: tuple[str, ...]
+    table: Registry,
+    model: str,
+    dataset: str,
+    preset: str,
+    seed: int,
+    assignments: tuple[str, ...],
 ) -> CellConfig:
     from vdsm_bench.config import resolve
     from vdsm_bench.notation import parse_assignments
-    from vdsm_bench.registry import registry
 
     layers = [_protocol_layer(parse_assignments(assignments)), _NO_TRAINING]
-    return resolve(
-        registry(), model=model, dataset=dataset, preset=preset, seed=seed, layers=layers
-    )
+    return resolve(table, model=model, dataset=dataset, preset=preset, seed=seed, layers=layers)
 
 
 def _protocol_layer(layer: dict[str, Any]) -> dict[str, Any]:

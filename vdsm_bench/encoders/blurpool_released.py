@@ -32,8 +32,9 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
 
     Args:
         clip: shape of the clips; sides are 4 times 2 to the number of blocks.
-        channels: output channels of each block; by default the release's, of which smaller
-            frames take the last so many.
+        block_channels: output channels of each block; by default the release's, of which smaller
+            frames take the last so many. Not ``channels``, which another encoder in whose place
+            this one comes would hand over: as many of those are for frames of another size.
         features: output features.
         activation: see above.
         start: ``kept-signal``, as in :class:`~vdsm_bench.encoders.blurpool.BlurPoolEncoder`, or
@@ -44,19 +45,23 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
         self,
         *,
         clip: ClipShape,
-        channels: tuple[int, ...] | None = None,
+        block_channels: tuple[int, ...] | None = None,
         features: int = 256,
         activation: Literal["leaky-relu", "as-released"] = "leaky-relu",
         start: Literal["kept-signal", "torch"] = "kept-signal",
     ) -> None:
         super().__init__()
-        channels = channels or _RELEASED[-max(1, round(math.log2(clip.height / 4))) :]
+        blocks = max(1, round(math.log2(clip.height / 4)))
+        channels = block_channels or _RELEASED[-blocks:]
         side = 4 * 2 ** len(channels)
         if (clip.height, clip.width) != (side, side):
+            fits = clip.height == clip.width == 4 * 2**blocks
             raise UsageError(
                 f"encoders/blurpool-released: {len(channels)} blocks take {side} x {side} frames, "
                 f"not {clip.height} x {clip.width}.",
-                hint=f"vdsm-bench run ... --set data.image_size={side}, or other channels",
+                hint=f"give {blocks} of them: --set model.encoder.block_channels=[...]"
+                if fits
+                else f"--set data.image_size={side}",
             )
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
         slope = 0.01 if activation == "leaky-relu" else 1.0

@@ -205,7 +205,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
                 return _done(cell, place, reused, reused_row=True)
             # what can be refused is refused before it has a folder and costs hours
             model = build_model(context.table, bench, cell)
-            _ = protocol.request
+            _ = protocol.request, protocol.asked
             folder = place
             _open_folder(place, cell, key, choice, desk)
             desk.profile(place, cell, bench)

@@ -28,7 +28,7 @@ from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.predictions import Predictions, read_predictions, write_template
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 from vdsm_bench.runs.row import describe_row
-from vdsm_bench.runs.scores import lacking
+from vdsm_bench.runs.scores import lacking, write_added
 
 _LONGEST = 100
 
@@ -57,7 +57,8 @@ class Declared:
         told = {**file, **{key: text for key, text in options.items() if text is not None}}
         for key, usual in (("name", "my-model"), ("supervision", "none")):
             text = told.get(key, "").strip()
-            if not text or len(text) > _LONGEST or not text.isprintable():
+            no_folder = key == "name" and not text.strip(".")
+            if not text or len(text) > _LONGEST or not text.isprintable() or no_folder:
                 what = "says no" if not text else "has a row-breaking"
                 raise UsageError(
                     f"The file {what} '{key}' (one line of 1 to {_LONGEST} characters).",
@@ -99,8 +100,10 @@ def score_file(
             context.reporter.say(f"{label}: the old folder is now {move_aside(folder.path)}")
         row = _scored_before(folder, label, predictions, declared)
         reused = row is not None and not lacking(protocol, row)
-        if row is None or not reused:
+        if row is None:
             row = _score(path, config, context, protocol, predictions, declared, key, folder)
+        elif not reused:
+            row = _add(row, context, protocol, predictions, folder)
     return Outcome(
         label=label,
         state="done",
@@ -149,6 +152,25 @@ def _scored_before(
     return row
 
 
+def _add(
+    row: Mapping[str, Any],
+    context: RunContext,
+    protocol: ScoringProtocol,
+    predictions: Predictions,
+    folder: CellFolder,
+) -> dict[str, Any]:
+    """Adds the scores that the row lacks; those it has stay."""
+    wanted = lacking(protocol, row)
+    judge = protocol.obtain_judge(context.runs_dir, context.reporter)
+    found = protocol.score(_outputs(protocol, predictions), judge, wanted)
+    return write_added(row, found, folder, protocol, wanted)
+
+
+def _outputs(protocol: ScoringProtocol, predictions: Predictions) -> Outputs:
+    outputs: Outputs = tool(protocol.table, "rendered")(**predictions.sources, name="the file")
+    return outputs
+
+
 def _score(
     path: Path,
     config: CellConfig,
@@ -159,11 +181,11 @@ def _score(
     key: CellKey,
     folder: CellFolder,
 ) -> dict[str, Any]:
+    evaluators = {**protocol.evaluators, **protocol.asked}
     judge = protocol.obtain_judge(context.runs_dir, context.reporter)
     obtain_controls(protocol, judge, context.reporter)
     started = time.monotonic()
-    outputs: Outputs = tool(protocol.table, "rendered")(**predictions.sources, name="the file")
-    evaluators = {**protocol.evaluators, **protocol.asked}
+    outputs = _outputs(protocol, predictions)
     evaluation = protocol.evaluate(outputs, judge, evaluators)
     metrics = {
         **describe_row(config, key, protocol.bench, slot="external", model=declared.name),

@@ -25,7 +25,7 @@ from vdsm_bench.runs.models import build_model
 from vdsm_bench.runs.reporting import Reporter
 
 #: bfloat16 has to be so many times faster: less is not worth its rounding. On an AMD EPYC it is
-#: 1.25 to 1.29 times so at preset small, 1.40 to 1.42 at medium and 1.6 at the paper's size: between
+#: 1.25 to 1.29 times so at preset small, 1.40 to 1.42 at medium, 1.6 at the paper's size: between
 #: those a choice does not hang on a measurement's noise
 LEAST_GAIN = 1.35
 

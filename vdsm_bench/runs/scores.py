@@ -49,6 +49,17 @@ def add_scores(
     load_weights(folder.weights_file, model)
     judge = protocol.obtain_judge(runs_dir, reporter)
     found = protocol.score(model.to(device).eval(), judge, wanted)
+    return write_added(row, found, folder, protocol, wanted)
+
+
+def write_added(
+    row: Mapping[str, Any],
+    found: Mapping[str, Any],
+    folder: CellFolder,
+    protocol: ScoringProtocol,
+    wanted: Mapping[str, Evaluator],
+) -> dict[str, Any]:
+    """Writes a row with what the wanted evaluators found beside what it had; returns it."""
     facts = {name: protocol.asked_facts[name] for name in wanted}
     whole = {**row, **merged(row, found), "asked": {**row.get("asked", {}), **facts}}
     write_json(folder.metrics_file, whole)
@@ -57,12 +68,16 @@ def add_scores(
 
 
 def merged(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of ``metrics.json`` that evaluators fill, the new beside the old."""
+    """Returns the fields of ``metrics.json`` that evaluators fill, the new beside the old.
+
+    A note says which evaluator it is of before its colon; those of one that is scored again go.
+    """
     both = {
         key: {**row.get(key, {}), **found[key]}
         for key in ("scores", "chance", "histogram", "versions")
     }
     new = {(line["metric"], line["factor"]) for line in found["long"]}
     kept = [line for line in row.get("long", []) if (line["metric"], line["factor"]) not in new]
-    notes = [note for note in row.get("notes", []) if note not in found["notes"]]
+    again = {note.partition(":")[0] for note in found["notes"]} | set(found["scores"])
+    notes = [note for note in row.get("notes", []) if note.partition(":")[0] not in again]
     return {**both, "long": kept + list(found["long"]), "notes": notes + list(found["notes"])}

@@ -128,7 +128,9 @@ class Trainer:
 
     Two runs with the same model, seed and sampler give the same weights on the same machine,
     however often one of them was stopped and resumed: batches and noise are functions of
-    (seed, stage, step), and a checkpoint holds weights, moments and position.
+    (seed, stage, step), and a checkpoint holds weights, moments and position. On a GPU that holds
+    while known features (:mod:`vdsm_bench.training.features`) find room in its memory each time,
+    or never.
 
     Args:
         model: freshly built, on the CPU.
@@ -207,7 +209,7 @@ class Trainer:
     def begin(self, stage: Stage) -> StageStep:
         """Lets the stage's own parameters be trained, and no others; returns its step."""
         freeze(self.model, stage)
-        self._training_mode()
+        self._training_mode(stage)
         recorder = recorder_for(self.fabric.device)
         settings = self.settings[stage.name]
         self._known = known_features(
@@ -278,7 +280,7 @@ class Trainer:
                 self._check_update(work, step, figures)
             if ends:
                 try:
-                    looks.append(Look(stage.name, epoch, self._end_epoch(stage.name, epoch, step)))
+                    looks.append(Look(stage.name, epoch, self._end_epoch(stage, epoch, step)))
                 except (ContractError, DataError):  # of numbers that are none
                     self._check_update(work, step, figures)
                     raise
@@ -320,7 +322,7 @@ class Trainer:
         features = None if self._known is None else self._known.batch(step)
         self.model.eval()  # running statistics must not move
         sound = work.sound(self._batch(work.stage.name, step), features)
-        self._training_mode()
+        self._training_mode(work.stage)
         if not sound:
             self._diverge(work.stage.name, step, figures)
 
@@ -345,15 +347,15 @@ class Trainer:
     def _heed(self, stage: str, looks: Sequence[Look]) -> VdsmBenchError | None:
         return None if self._alarm is None else self._alarm(stage, looks)
 
-    def _end_epoch(self, stage: str, epoch: int, step: int) -> Mapping[str, Any]:
+    def _end_epoch(self, stage: Stage, epoch: int, step: int) -> Mapping[str, Any]:
         if self._on_epoch is None:
             return {}
         self.model.eval()
         with torch.no_grad():
-            self._figures = dict(self._on_epoch(stage, epoch, self.model))
-        self._training_mode()
+            self._figures = dict(self._on_epoch(stage.name, epoch, self.model))
+        self._training_mode(stage)
         if self._figures:
-            self._journal.write(stage, epoch, step, {"epoch_figures": self._figures})
+            self._journal.write(stage.name, epoch, step, {"epoch_figures": self._figures})
         return self._figures
 
     def _detail(self, terms: Mapping[str, float]) -> str:
@@ -361,10 +363,15 @@ class Trainer:
         numbers = {k: v for k, v in self._figures.items() if isinstance(v, int | float)}
         return " ".join(f"{key} {value:.3g}" for key, value in {**shown, **numbers}.items())
 
-    def _training_mode(self) -> None:
-        """Training mode, but not for frozen modules: their running statistics must not move."""
+    def _training_mode(self, stage: Stage) -> None:
+        """Training mode, but not for frozen modules: their running statistics must not move.
+
+        Frozen is what no player of the stage owns; between steps of several players only the last
+        one's parameters ask for gradients.
+        """
+        trained = {id(each) for player in stage.players for each in player.parameters}
         self.model.train()
         for module in self.model.modules():
             parameters = list(module.parameters())
-            if parameters and not any(p.requires_grad for p in parameters):
+            if parameters and not any(id(each) in trained for each in parameters):
                 module.eval()
