@@ -74,8 +74,8 @@ def test_sampling_draws_the_codes_that_are_not_given():
     vdsm = build().eval()
     identity = torch.randn(6, 4)
     weights, driven = [], []
-    decode, move = vdsm.decoder.forward, vdsm.transition.forward
-    vdsm.decoder.forward = lambda pose, w: (weights.append(w), decode(pose, w))[1]
+    decode, move = vdsm.decoder.logits, vdsm.transition.forward
+    vdsm.decoder.logits = lambda pose, w: (weights.append(w), decode(pose, w))[1]
     vdsm.transition.forward = lambda z, d: (driven.append(d), move(z, d))[1]
     vdsm.sample(6, 2, identity=identity)
     vdsm.sample(6, 2)
@@ -90,8 +90,8 @@ def test_a_kept_motion_code_is_shown_as_transfers_show_it():
     vdsm = build().eval()
     motion = torch.randn(6, 6)
     weights, poses = [], []
-    decode = vdsm.decoder.forward
-    vdsm.decoder.forward = lambda z, w: (poses.append(z), weights.append(w), decode(z, w))[2]
+    decode = vdsm.decoder.logits
+    vdsm.decoder.logits = lambda z, w: (poses.append(z), weights.append(w), decode(z, w))[2]
     vdsm.sample(6, 4, motion=motion)
     vdsm.generate(Codes(torch.randn(6, 4), motion), 4)
     torch.testing.assert_close(poses[0], poses[1])

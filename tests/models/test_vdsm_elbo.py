@@ -135,6 +135,23 @@ def test_the_continuous_bernoulli_is_a_density_of_grey_values_and_the_bernoulli_
     torch.testing.assert_close(proper - relaxed, -areas[1].log().expand(1001, 5), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous-bernoulli", "gaussian"])
+def test_clips_are_drawn_as_the_mean_of_their_likelihood(likelihood):
+    vdsm = build(likelihood=likelihood).eval()
+    logits = torch.tensor([-60.0, -5.0, -0.5, -1e-4, 0.0, 0.3, 4.0, 60.0])
+    vdsm.decoder.logits = lambda pose, weights: logits
+    drawn = vdsm.regenerate(vdsm.encode(torch.rand(1, CLIP.frames, 3, 16, 16)), 3, "pretrain")
+    if likelihood == "bernoulli":
+        expected = torch.sigmoid(logits)
+    else:  # by quadrature, which knows no closed form
+        grey = torch.linspace(0, 1, 200_001, dtype=torch.float64)[:, None]
+        bounds = grey if likelihood == "continuous-bernoulli" else 12 * grey - 6
+        density = pixel_density(likelihood, logits.double(), 0.1).log_prob(bounds).exp()
+        area = torch.trapezoid(density, bounds, dim=0)
+        expected = (torch.trapezoid(bounds * density, bounds, dim=0) / area).float()
+    torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_path():
     vdsm = build()
     clip = torch.rand(2, CLIP.frames, 3, 16, 16)

@@ -24,8 +24,8 @@ from vdsm_bench.contracts import (
     Stage,
     VideoModel,
 )
+from vdsm_bench.models.vdsm import objective
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
-from vdsm_bench.models.vdsm.objective import elbo_terms, normal, pair_likeness, pixel_density, total
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
     GatedTransition,
@@ -227,7 +227,7 @@ class VDSM(VideoModel):
         self._warmth = annealing.temperature if stage == "pretrain" else None
         annealing = replace(annealing, identity=annealing.identity * share)
         with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
-            scaled, plain, drawn = elbo_terms(model, guide, seen or batch.clip, annealing)
+            scaled, plain, drawn = objective.elbo_terms(model, guide, seen or batch.clip, annealing)
         n = batch.clip.shape[0]
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:
@@ -236,13 +236,13 @@ class VDSM(VideoModel):
             pose = drawn["z"]
             if self.identity_from == "clip":  # where both clips of a pair came as one
                 pose = torch.cat(pose.chunk(2, dim=1))
-            likeness = pair_likeness(pose)
+            likeness = objective.pair_likeness(pose)
             terms["pose_likeness"] = likeness.detach()
             if self.pose_likeness:
                 scaled["likeness"] = self.pose_likeness * pose.shape[:2].numel() * likeness
         terms |= {f"kl_{name}": value / n for name, value in plain.items()}
         constants = {k: batch.clip.new_zeros(()) + v for k, v in annealing.figures().items()}
-        return Losses(total=total(scaled) / n, terms={**terms, **constants})
+        return Losses(total=objective.total(scaled) / n, terms={**terms, **constants})
 
     def frame_model(self, clip: Tensor, annealing: Annealing) -> None:
         """The model of ``pretrain``: s, independent z_t ~ N(0, I), and the frames."""
@@ -252,7 +252,7 @@ class VDSM(VideoModel):
             z = clip.new_zeros(b, t, self.pose_dim)
             if annealing.pose is not None:
                 with poutine.scale(scale=annealing.pose):
-                    z = pyro.sample("z", normal(z, 1.0, 2))
+                    z = pyro.sample("z", objective.normal(z, 1.0, 2))
             self._observe(clip, z, self.mixing_weights(s, annealing.temperature))
 
     def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
@@ -274,7 +274,7 @@ class VDSM(VideoModel):
             if annealing.pose is not None:
                 loc, scale = self._read_pose(clip, features)
                 with poutine.scale(scale=annealing.pose):
-                    pyro.sample("z", normal(loc, scale, 2))
+                    pyro.sample("z", objective.normal(loc, scale, 2))
 
     def frame_features(self, frames: Tensor) -> Tensor:
         """Returns what the encoders make of frames ``[N, C, H, W]``, side by side ``[N, F]``."""
@@ -297,13 +297,15 @@ class VDSM(VideoModel):
             s = self._sample_identity_prior(clip, annealing)
             with poutine.scale(scale=annealing.motion):
                 zero = clip.new_zeros(b, self.motion_dim)
-                d = pyro.sample("d", normal(zero, 1 / self.motion_dim, 1))
+                d = pyro.sample("d", objective.normal(zero, 1 / self.motion_dim, 1))
             with poutine.scale(scale=annealing.open_pose):
                 poses = pyro.sample("z", PriorPath(self.transition, d, t, self.pose_dim))
             weights = self.mixing_weights(s, annealing.temperature)
             if annealing.match is not None:
                 with poutine.scale(scale=annealing.match):
-                    pyro.sample("pose", normal(poses, seen.pose_scale, 2), obs=seen.pose_loc)
+                    pyro.sample(
+                        "pose", objective.normal(poses, seen.pose_scale, 2), obs=seen.pose_loc
+                    )
             self._observe(clip, poses, weights)
 
     def clip_guide(self, seen: Seen, annealing: Annealing) -> None:
@@ -313,24 +315,24 @@ class VDSM(VideoModel):
             self._sample_identity(seen.features, annealing)
             with poutine.scale(scale=annealing.motion):
                 loc, scale = self.motion_encoder(seen.pose_loc)
-                d = pyro.sample("d", normal(loc, scale, 1))
+                d = pyro.sample("d", objective.normal(loc, scale, 1))
             with poutine.scale(scale=annealing.open_pose):
                 pyro.sample("z", self._path(d, t))
 
     def _sample_identity_prior(self, clip: Tensor, annealing: Annealing) -> Tensor:
         zero = clip.new_zeros(clip.shape[0], self.identity_dim)
         with poutine.scale(scale=annealing.identity):
-            s: Tensor = pyro.sample("s", normal(zero, 1 / self.identity_dim, 1))
+            s: Tensor = pyro.sample("s", objective.normal(zero, 1 / self.identity_dim, 1))
         return s
 
     def _sample_identity(self, features: Tensor, annealing: Annealing) -> None:
         with poutine.scale(scale=annealing.identity):
             loc, scale = self.identity_head(features)
-            pyro.sample("s", normal(loc, scale, 1))
+            pyro.sample("s", objective.normal(loc, scale, 1))
 
     def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
         logits = full(self.decoder.logits(pose, weights))
-        density = pixel_density(self.likelihood, logits, self.pixel_scale)
+        density = objective.pixel_density(self.likelihood, logits, self.pixel_scale)
         pyro.sample("x", density.to_event(4), obs=clip)
 
     def _read_pose(self, clip: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -392,5 +394,5 @@ class VDSM(VideoModel):
         return PosteriorPath(self.first_pose, self.combiner, messages)
 
     def _draw(self, pose: Tensor, identity: Tensor) -> Tensor:
-        clip: Tensor = self.decoder(pose, self.mixing_weights(identity))
-        return clip
+        logits = self.decoder.logits(pose, self.mixing_weights(identity))
+        return objective.pixel_mean(self.likelihood, logits)
