@@ -314,6 +314,8 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
     with Image.open(picture) as sheet:
         colours = {colour for _, colour in sheet.getcolors(1 << 20)}
     assert {(31, 119, 180), (214, 39, 40)} <= colours  # the curves of the cells that there are
+    for option in ("--all", "--reported"):
+        assert "not about a suite" in call(capsys, "leaderboard", *suite, option, expect=2).err
     two = ["--model", "toy", "--model", "toy[code=9]", "--only", "base"]
     call(capsys, "leaderboard", *suite, *two, "--curves", str(picture))
     with Image.open(picture) as sheet:

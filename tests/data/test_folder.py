@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,14 @@ import pytest
 from PIL import Image
 
 from vdsm_bench.cli.main import run_cli
+from vdsm_bench.config import DataSettings
 from vdsm_bench.data import clip_files
+from vdsm_bench.data.clip_files import Strip, frames_of
 from vdsm_bench.data.folder import FolderDataset
 from vdsm_bench.data.splits import check_disjoint, make_splits, rules_of
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.errors import DataError, MissingDependencyError, UsageError
+from vdsm_bench.runs.bench import Bench
 
 from .home_videos import pictures, write_clip, write_folder, write_labels, write_video
 
@@ -59,6 +63,41 @@ def test_every_kind_of_file_shows_what_was_filmed(tmp_path):
         assert error == 0 if exact else error < 12, (name, error)
         assert store.factors[0].classes[store.labels["person"][index]] == who
         assert store.factors[1].classes[store.labels["action"][index]] == what
+
+
+def test_where_clips_are_cut_is_part_of_their_key(tmp_path):
+    """The same images under the same labels, three of them in the clip before."""
+    keys = []
+    for number in range(2):
+        folder = tmp_path / f"clips{number}"
+        write_folder(folder, kinds=("",), takes=6)
+        first, second = folder / "anna_walk_0", folder / "anna_walk_1"
+        if number:
+            for t in range(3):
+                (second / f"{t}.png").rename(first / f"{100 + t}.png")
+        store = imported(folder, tmp_path / f"data{number}")
+        keys.append(Bench.of(store, DataSettings(dataset="mine", image_size=32, frames=4)).key)
+    assert keys[0]["content"] == keys[1]["content"]
+    assert keys[0]["prepared"] != keys[1]["prepared"]
+
+
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_a_video_is_taken_as_its_file_says_that_it_is_shown(tmp_path, turned):
+    """As phones write it: the pixels lie on their side, and a matrix says so."""
+    clip = pictures("anna", "walk", frames=8)
+    path = tmp_path / "clip.mp4"
+    write_video(path, clip)
+    before = [np.asarray(frame.picture) for frame in frames_of(path, Strip())]
+    turn = {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}[turned]
+    a, b, c, d = (number << 16 for number in turn)
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"tkhd") + 44
+    content[begin : begin + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    after = [np.asarray(frame.picture) for frame in frames_of(path, Strip())]
+    assert before[0].shape == (32, 40, 3)
+    for one, other in zip(before, after, strict=True):
+        assert (np.rot90(one, turned // 90) == other).all()
 
 
 def damage(folder):

@@ -15,12 +15,15 @@ from vdsm_bench.data.locate import (
     dataset_to_use,
     open_dataset,
     prepare_dataset,
+    with_own_datasets,
 )
 from vdsm_bench.data.store_writer import StoreWriter
 from vdsm_bench.errors import ContractError, DataError, UsageError
 from vdsm_bench.registry import Entry, Registry, registry
+from vdsm_bench.runs.datasets import table_for
 
 from .conftest import card, write_toy
+from .home_videos import write_folder
 
 
 class Dots(VideoDataset):
@@ -154,6 +157,39 @@ def test_a_replacement_that_was_killed_gives_the_old_store_back(table, tmp_path)
     assert len(prepare_dataset(table, "dots", DataRoot(tmp_path, named=True))) == 72
 
 
+def test_what_a_killed_replacement_set_aside_is_there_for_every_command(table, tmp_path):
+    """Also for those that find the user's own sets by their cards."""
+    clips, root = tmp_path / "clips", DataRoot(tmp_path / "data", named=False)
+    write_folder(clips, takes=6)
+    own = {"static": ("person",), "dynamic": ("action",), "size": 16, "split": "identities"}
+    made = table_for(table, "mine", own, root, replace=False)
+    prepare_dataset(made, "mine", root, source=clips)
+    mug = root.path / "mug"
+    write_toy(mug, name="mug")
+    for folder in (root.store("mine"), mug):
+        folder.rename(locate._aside(folder))
+    found = with_own_datasets(table, root)
+    assert found.get("datasets", "mine").settings["split"] == "identities"
+    assert dataset_to_use(found, "mug", root) == "mug"
+    assert len(open_dataset(found, "mine", root)) == 24
+    assert len(open_dataset(found, "mug", root)) == 72
+    root.store("mine").rename(locate._aside(root.store("mine")))
+    again = table_for(with_own_datasets(table, root), "mine", {}, root, replace=True)
+    store = prepare_dataset(again, "mine", root, source=clips, replace=True)
+    assert (store.image_shape[0], store.card["split"]) == (16, "identities")
+    assert {path.name for path in root.path.iterdir() if path.is_dir()} == {"mine", "mug"}
+
+
+def test_options_for_a_catalogues_set_that_is_there_are_refused(table, tmp_path):
+    root = DataRoot(tmp_path, named=True)
+    given = {"variant": "li-mandt-1296"}
+    assert table_for(table, "sprites", given, root, replace=False) is not table
+    write_toy(tmp_path / "sprites", name="sprites")
+    with pytest.raises(UsageError, match="--variant would change nothing"):
+        table_for(table, "sprites", given, root, replace=False)
+    table_for(table, "sprites", given, root, replace=True)
+
+
 PREPARE = """
 import sys, time
 from pathlib import Path
@@ -220,10 +256,10 @@ def test_a_card_of_another_name_breaks_the_contract(table, tmp_path):
         prepare_dataset(table, "points", DataRoot(tmp_path, named=True))
 
 
-def test_a_damaged_source_names_the_command_to_type_when_it_is_mended(table, tmp_path):
+def test_a_damaged_source_says_what_to_do_when_it_is_mended(table, tmp_path):
     with pytest.raises(DataError) as caught:
         prepare_dataset(table, "mug", DataRoot(tmp_path / "d", named=True), source=tmp_path)
-    assert f"vdsm-bench data prepare mug --from {tmp_path}" in caught.value.hint
+    assert caught.value.hint == "mend it, then the same command again"
 
 
 def test_a_file_in_the_place_of_a_store_is_damage(table, tmp_path):

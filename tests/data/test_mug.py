@@ -214,6 +214,14 @@ def odd_file(root):
     (root / "anna" / "notes.txt").write_text("x")
 
 
+def test_an_expression_is_one_class_however_its_folders_are_spelt(tmp_path):
+    write_tree(tmp_path / "mug", takes=1, people=("anna", "ben"))
+    (tmp_path / "mug" / "ben" / "joy").rename(tmp_path / "mug" / "ben" / "Joy")
+    store = imported(tmp_path / "mug", tmp_path / "data" / "mug")
+    assert store.factors[1].classes == ("anger", "joy")
+    assert np.bincount(store.labels["action"]).tolist() == [2, 2]
+
+
 def odd_image(root):
     (root / "anna" / "joy" / "take1" / "notes.txt").write_text("x")
 
@@ -305,7 +313,7 @@ def test_the_crop_stands_in_the_protocol_and_in_the_name(tmp_path):
         store = imported(source, tmp_path / "data" / name, crop=crop)
         assert (store.name, store.frame_rate) == (name, rate)
         keys[crop] = Bench.of(store, DataSettings(dataset=name)).key
-        assert keys[crop]["prepared"] == {"crop": crop}
+        assert keys[crop]["prepared"]["crop"] == crop
     assert keys["as-released"] != keys["clean"]
 
 

@@ -95,6 +95,29 @@ def test_identities_are_held_out_whole_and_attributes_stay_known(store):
             assert set(store.labels[factor.name]) == known
 
 
+@pytest.mark.parametrize("people", [4, 9, 14])
+def test_two_identities_are_held_out_however_few_there_are(people, tmp_path):
+    factors = [Factor("who", "static", tuple(map(str, range(people)))), FACTORS[-1]]
+    rows = [(who, what) for who in range(people) for what in range(len(FACTORS[-1].classes))] * 2
+    splits = make_splits(write_labels_only(tmp_path / "few", "few", factors, rows), "identities")
+    rows = np.array(rows)
+    assert len(np.unique(rows[splits.test, 0])) == 2
+    assert len(np.unique(rows[splits.validation, 0])) == 1
+
+
+@pytest.mark.parametrize("lone", [1, 5])
+def test_the_only_clip_of_somebody_is_for_training(lone, tmp_path):
+    people, actions = 12, len(FACTORS[-1].classes)
+    factors = [Factor("who", "static", tuple(map(str, range(people + lone)))), FACTORS[-1]]
+    rows = [(who, what) for who in range(people) for what in range(actions)] * 4
+    rows += [(people + one, one % actions) for one in range(lone)]
+    store = write_labels_only(tmp_path / "lone", "lone", factors, rows)
+    for seed in range(20):
+        splits = make_splits(store, "clips", seed)
+        assert splits.unscorable == ()
+        assert set(range(len(rows) - lone, len(rows))) <= set(splits.train)
+
+
 def test_a_name_of_the_identity_is_unscorable_on_unseen_identities(stores):
     assert make_splits(stores["faces"], "identities").unscorable == ("identity",)
     assert make_splits(stores["faces"], "clips").unscorable == ()

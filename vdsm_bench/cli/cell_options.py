@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -59,6 +60,16 @@ class Asked:
     def given(self) -> list[str]:
         """The names of the options that were given."""
         return [_OPTIONS[f.name][0][0] for f in fields(self) if getattr(self, f.name)]
+
+    @property
+    def typed(self) -> str:
+        """The options as they are typed, for a command that takes the same."""
+        parts: list[str] = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            given = value if isinstance(value, tuple) else () if value is None else (value,)
+            parts += [word for one in given for word in (_OPTIONS[each.name][0][0], str(one))]
+        return shlex.join(parts)
 
     def layers(self) -> list[dict[str, Any]]:
         """Returns the settings that were given, lowest first."""

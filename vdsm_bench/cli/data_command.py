@@ -16,6 +16,7 @@ from vdsm_bench.cli.context import (
 )
 from vdsm_bench.cli.folder_options import folder_options
 
+_ANEW = "--replace   (and --from FOLDER, where it is made from files that you have)"
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _DATASET = click.argument("dataset", shell_complete=complete_names("datasets"))
 
@@ -102,9 +103,11 @@ def prepare(
     data prepare my-set --from FOLDER --static person --dynamic action
     """
     from vdsm_bench.cli.progress import reporter
+    from vdsm_bench.data.locate import data_root
     from vdsm_bench.runs.datasets import prepare_store, table_for
 
-    table = table_for(session.catalogue(), dataset, folder, replace=replace)
+    root = data_root(session.data_dir)
+    table = table_for(session.catalogue(), dataset, folder, root, replace=replace)
     also = table.get("datasets", dataset).settings.get("also", [])
     with reporter() as listener:
         for name in [dataset, *([] if only else also)]:
@@ -153,7 +156,7 @@ def check(session: Session, dataset: str, source: Path | None, cells: bool, as_j
             f"{source or dataset} has {len(report.problems)} faults; the first: "
             f"{report.problems[0]}",
             hint=f"mend {source or 'its source'}, then: vdsm-bench data prepare {dataset} "
-            + (f"--from {source}" if source else "--replace"),
+            + (f"--from {source}" if source else _ANEW),
         )
 
 

@@ -37,6 +37,11 @@ def command(
     With --suite: one line per variant of the suite as Markdown, means over seeds.
     """
     if asked.suite is not None:
+        if everything or reported:
+            from vdsm_bench.errors import UsageError
+
+            option = "--all" if everything else "--reported"
+            raise UsageError(f"{option} is not about a suite.", hint=f"leaderboard {option}")
         _show_suite(session, asked, as_csv=as_csv, as_json=as_json)
         if curves is not None:
             _draw_curves(session, asked, curves)

@@ -31,6 +31,12 @@ _CLUTTER = {"thumbs.db", "desktop.ini"}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _NOT_READ = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
 _POINTER = b"version https://git-lfs.github.com/spec/"
+#: degrees to the left, as a video's file has them
+_TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
 #: frames that may lack at the end of a video whose header counts them: players drop as many
 _MAY_LACK = 2
 
@@ -134,7 +140,7 @@ def _of_video(path: Path) -> Iterator[Frame]:
                 if frame.is_corrupt:
                     raise OddFileError(f"is damaged: its frame {count} does not decode")
                 count += 1
-                yield Frame(frame.to_image(), frame.time)
+                yield Frame(_upright(frame.to_image(), frame.rotation), frame.time)
             announced = stream.frames
     except (av.error.FFmpegError, OSError, ValueError) as error:
         where = f" after frame {count}" if count else ""
@@ -142,6 +148,15 @@ def _of_video(path: Path) -> Iterator[Frame]:
         raise OddFileError(f"does not read as a video{where}: {what}") from error
     if count + _MAY_LACK < announced:
         raise OddFileError(f"ends early: {count} frames instead of {announced}")
+
+
+def _upright(picture: Image.Image, turned: int) -> Image.Image:
+    """Turns a picture as its file says that it is shown, as phones do; degrees to the left."""
+    if turned % 360 == 0:
+        return picture
+    if turned % 90:
+        raise OddFileError(f"is shown turned by {turned} degrees, which is no quarter of a turn")
+    return picture.transpose(_TURNS[turned % 360])
 
 
 def _of_gif(path: Path) -> Iterator[Frame]:

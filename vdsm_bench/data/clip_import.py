@@ -221,7 +221,7 @@ def _write(
             image_shape=cut.image_shape,
             total_frames=sum(taken.lengths),
             columns=(RECORDING, PART) if given else (RECORDING,),
-            facts={**facts, "recordings": taken.names},
+            facts={"protocol": {}, **facts, "recordings": taken.names},
         ) as writer,
         spool.open("rb") as stream,
     ):

@@ -98,7 +98,12 @@ class FolderDataset(VideoDataset):
         if source is None:
             raise DataError(
                 f"{name} is made from your own files; say where they are.",
-                hint=f"vdsm-bench data prepare {name} --from FOLDER",
+                hint=f"vdsm-bench data prepare {name} --from FOLDER "
+                + " ".join(
+                    f"--{kind} {factor}"
+                    for kind, factors in (("static", self.static), ("dynamic", self.dynamic))
+                    for factor in factors
+                ),
             )
         path = source / self.labels
         kinds: dict[str, FactorKind] = {

@@ -44,8 +44,8 @@ class DataRoot:
         return self.path / name
 
     def has(self, name: str) -> bool:
-        """Tells whether something is stored under this name, sound or not."""
-        return self.store(name).is_dir()
+        """Tells whether something is stored under this name, sound or not, or set aside."""
+        return self.store(name).is_dir() or _aside(self.store(name)).is_dir()
 
 
 def data_root(explicit: Path | None = None) -> DataRoot:
@@ -66,11 +66,12 @@ def with_own_datasets(table: Registry, root: DataRoot) -> Registry:
     """
     known = set(table.names("datasets"))
     cards = sorted(root.path.glob("*/card.json")) if root.path.is_dir() else []
-    entries = [
-        _own_entry(path)
-        for path in cards
-        if NAME.fullmatch(path.parent.name) and path.parent.name not in known
-    ]
+    found = {path.parent.name: path for path in cards if NAME.fullmatch(path.parent.name)}
+    for path in cards:  # set aside by a replacement that goes on, or was killed
+        name = path.parent.name.removeprefix(".").removesuffix(".old")
+        if path.parent == _aside(root.store(name)) and NAME.fullmatch(name):
+            found.setdefault(name, path)
+    entries = [_own_entry(name, found[name]) for name in sorted(found) if name not in known]
     return table.extended(entry for entry in entries if entry is not None)
 
 
@@ -98,23 +99,22 @@ def is_own(entry: Entry) -> bool:
     return entry.target == _OWN_TARGET
 
 
-def _own_entry(path: Path) -> Entry | None:
+def _own_entry(name: str, path: Path) -> Entry | None:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if card.get(KIND) != FOLDER:
             return None
-        return own_entry(path.parent.name, card[MADE_WITH], card)
+        return own_entry(name, card[MADE_WITH], card)
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         damage = DataError(
             f"The clip store {path.parent} is damaged: {path.name} does not read ({error}).",
-            hint=f"remove {path.parent}, and: vdsm-bench data prepare {path.parent.name} --from "
-            "FOLDER ...",
+            hint=f"remove {path.parent}, and: vdsm-bench data prepare {name} --from FOLDER ...",
         )
 
     def refuse() -> Any:
         raise damage
 
-    return Entry("datasets", path.parent.name, "damaged", origin=str(path), loader=refuse)
+    return Entry("datasets", name, "damaged", origin=str(path), loader=refuse)
 
 
 def build_dataset(table: Registry, name: str) -> VideoDataset:
@@ -192,6 +192,8 @@ def open_dataset(
         )
     if root.store(used).exists():
         return _opened(table, used, root)
+    if root.has(used):
+        return prepare_dataset(table, used, root, log=log)
     lacking = missing_files(table, used, root)
     if lacking is not None:
         raise lacking
@@ -205,7 +207,7 @@ def missing_files(table: Registry, name: str, root: DataRoot) -> DataError | Non
     Raises:
         UsageError: no such dataset.
     """
-    if root.store(name).exists() or table.get("datasets", name).settings.get("embedded"):
+    if root.has(name) or table.get("datasets", name).settings.get("embedded"):
         return None
     dataset = build_dataset(table, name)
     if dataset.card.access == "download":
@@ -278,7 +280,7 @@ def prepare_dataset(
         return _opened(table, name, root)
     except DataError as error:
         if error.hint is None and source is not None:
-            error.hint = f"mend it, then: vdsm-bench data prepare {name} --from {source}"
+            error.hint = "mend it, then the same command again"
         raise
     finally:
         lock.release()

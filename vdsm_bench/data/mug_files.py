@@ -10,7 +10,7 @@ import csv
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,10 @@ def _scan_tree(source: Path) -> Source:
     ]
     named = {take.action.lower() for take in takes}
     chosen = set(EXPRESSIONS) if named >= set(EXPRESSIONS) else named
+    spelt: dict[str, str] = {}  # one class however its folders' names are spelt
+    for take in takes:
+        spelt.setdefault(take.action.lower(), take.action)
+    takes = [replace(take, action=spelt[take.action.lower()]) for take in takes]
     kept = [take for take in takes if take.action.lower() in chosen]
     identities = tuple(dict.fromkeys(take.identity for take in kept))
     actions = tuple(sorted({take.action for take in kept}))

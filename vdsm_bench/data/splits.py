@@ -22,11 +22,13 @@ from vdsm_bench.errors import DataError, UsageError, suggest
 from vdsm_bench.seeding import generator
 
 Rule = Literal["clips", "identities", "cells", "given"]
-#: raised whenever the same labels and seed would give other indices
+#: of the key's form; other indices make another key by themselves
 VERSION = 1
 #: share of identity x action cells that only the judge's gate sees
 GATE_SHARE = 0.09
 _TEST = {"clips": 0.25, "identities": 0.10, "cells": 0.10}
+#: identities that ``test`` needs under the rule ``identities``: a transfer has two
+_LEAST_TESTED = 2
 _VALIDATION = {"clips": 0.10, "identities": 0.05, "cells": 0.05}
 #: Li and Mandt's list: with this seed of NumPy's legacy generator, the first 1000 of the permuted
 #: characters are for training, the other 296 for testing
@@ -191,7 +193,8 @@ def _by_identity(store: ClipStore, seed: int) -> dict[str, IntArray]:
         order = np.random.RandomState(_LI_MANDT_SEED).permutation(len(identities))
         train, test = order[:_LI_MANDT_TRAIN], order[_LI_MANDT_TRAIN:]
     else:
-        test = _hold_out(store, identities, first, _TEST["identities"], draw)
+        share = _TEST["identities"]
+        test = _hold_out(store, identities, first, share, draw, least=_LEAST_TESTED)
         train = np.setdiff1d(identities, test)
     held = _hold_out(store, train, first[train], _VALIDATION["identities"], draw)
     groups = {"train": np.setdiff1d(train, held), "validation": held, "test": test}
@@ -206,18 +209,19 @@ def _hold_out(
     first: IntArray,
     share: float,
     draw: np.random.Generator,
+    least: int = 1,
 ) -> IntArray:
     """Picks identities at random so that every class of every static attribute keeps one.
 
     A factor that is a name of the identity (as many classes as identities) cannot keep its
-    classes and does not bind.
+    classes and does not bind. A share of all, but no fewer than ``least``, as far as that goes.
     """
     labels = [
         store.labels[factor.name][first] for factor in store.factors if factor.kind == "static"
     ]
     attributes = [column for column in labels if len(np.unique(column)) < len(candidates)]
     left = [np.bincount(column) for column in attributes]
-    wanted = max(1, round(share * len(candidates)))
+    wanted = max(least, round(share * len(candidates)))
     taken: list[int] = []
     for place in draw.permutation(len(candidates)):
         if len(taken) == wanted:
@@ -280,7 +284,10 @@ def _take_cells(
 def _by_clip(
     store: ClipStore, clips: IntArray, cell_of: IntArray, test_share: float, seed: int
 ) -> dict[str, IntArray]:
-    """Holds out a share of every cell's recordings: systematic sampling along the cells."""
+    """Holds out a share of every cell's recordings: systematic sampling along the cells.
+
+    The only recording of a class, of anything, is for training: no judge could score it.
+    """
     draw = generator(seed, "split", "clips")
     recordings, first = np.unique(store.recordings[clips], return_index=True)
     shuffled = draw.permutation(clips[first])
@@ -288,6 +295,12 @@ def _by_clip(
     rest, test = _every(ordered, test_share)
     train, validation = _every(rest, _VALIDATION["clips"] / (1 - test_share))
     taken = {"train": train, "validation": validation, "test": test}
+    for factor in store.factors:
+        labels = store.labels[factor.name]
+        for label in np.setdiff1d(labels[ordered], labels[taken["train"]]):
+            (one, *_) = ordered[labels[ordered] == label]
+            taken = {name: rows[rows != one] for name, rows in taken.items()}
+            taken["train"] = np.append(taken["train"], one)
     return {
         name: clips[np.isin(store.recordings[clips], store.recordings[rows])]
         for name, rows in taken.items()

@@ -59,7 +59,7 @@ class StoreWriter:
         total_frames: frames of all clips together.
         columns: names of what ``add`` is told of every clip beside its labels (see ``store``).
         facts: what else the card has to say, JSON-able. What is under ``protocol`` enters the
-            key of every cell and judge.
+            key of every cell and judge, and with it where the frames are cut into clips.
 
     Raises:
         DataError: the folder exists, the disk is too small or full, or what is added is not as
@@ -216,9 +216,13 @@ class StoreWriter:
             {"name": one.name, "kind": one.kind, "classes": list(one.classes)}
             for one in self._factors
         ]
+        facts = dict(self._facts)
+        if "protocol" in facts:
+            cuts = hashlib.sha256(np.asarray(self._offsets, dtype="<i8").tobytes()).hexdigest()
+            facts["protocol"] = {**facts["protocol"], "cuts": cuts[:12]}
         card: dict[str, Any] = {
             "schema": SCHEMA,
-            **self._facts,
+            **facts,
             **asdict(self._card),
             "factors": factors,
             "identity": [factor.name for factor in self._factors if factor.kind == "static"],

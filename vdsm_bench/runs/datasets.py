@@ -42,7 +42,9 @@ def open_store(table: Registry, name: str, data_dir: Path | None, reporter: Repo
     )
 
 
-def table_for(table: Registry, name: str, given: Mapping[str, Any], *, replace: bool) -> Registry:
+def table_for(
+    table: Registry, name: str, given: Mapping[str, Any], root: DataRoot, *, replace: bool
+) -> Registry:
     """Returns the catalogue with the user's own set as they want it made.
 
     Args:
@@ -50,11 +52,12 @@ def table_for(table: Registry, name: str, given: Mapping[str, Any], *, replace: 
         name: a dataset of the catalogue, or what the own set shall be called.
         given: what the user named: arguments of ``FolderDataset``, or those that a dataset of the
             catalogue takes too.
+        root: where the stores are.
         replace: whether a set that is there may be made otherwise.
 
     Raises:
         UsageError: an unknown name and nothing given, arguments that the dataset does not take,
-            or others than the own set was made with.
+            or others than those that a set which is there was made with.
     """
     known = name in table.names("datasets")
     if not given:
@@ -76,6 +79,12 @@ def table_for(table: Registry, name: str, given: Mapping[str, Any], *, replace: 
                 raise UsageError(
                     f"{name} is a set of the catalogue and does not take {refused}.",
                     hint="choose another name for your own clips",
+                )
+            if root.has(name) and not replace:
+                options = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+                raise UsageError(
+                    f"{name} is there already; {options} would change nothing.",
+                    hint="add --replace to make it anew",
                 )
             return table.extended(
                 [dataclasses.replace(entry, defaults={**entry.defaults, **given})]
@@ -171,7 +180,7 @@ def dataset_state(table: Registry, name: str, root: DataRoot) -> dict[str, Any]:
             licence=card.licence, access=card.access, source=card.source, megabytes=card.megabytes
         )
         used = dataset_to_use(table, name, root)
-        if root.has(name):
+        if root.store(name).is_dir():
             state.update(_of_store(root.store(name)))
         elif card.access == "embedded":
             state["state"] = "drawn on first use"

@@ -338,4 +338,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _template_command(protocol: ScoringProtocol) -> str:
-    return f"vdsm-bench score --template DIR --dataset {protocol.bench.store.name}"
+    name = protocol.bench.store.name
+    return (
+        f"vdsm-bench score --template DIR --dataset {name}   (and the same --preset, --model and "
+        "--set, where they were given)"
+    )
