@@ -115,7 +115,8 @@ def program_step(task: Task, precision: Precision = "32") -> Step:
     )  # fmt: skip
     (stage,) = [stage for stage in trainer.stages if stage.name == task.stage]
     work = trainer.begin(stage)
-    places = itertools.cycle(range(task.settings.epochs * task.settings.batches_per_epoch))
+    n = task.settings.epochs * task.settings.batches_per_epoch
+    places = itertools.cycle(range(n // 2, n))  # in the middle nothing is shut any more
 
     def step() -> None:
         trainer.take(work, next(places))

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from vdsm_bench.contracts import (
     Codes,
-    Direction,
     EvaluationRequest,
     Evaluator,
     FactorScore,
@@ -46,8 +45,8 @@ from vdsm_bench.seeding import generator
 _FRAMES_OF = 200
 
 
-def _info(name: str, definition: str, direction: Direction = "higher") -> MetricInfo:
-    return MetricInfo(name, direction, 0.0, 1.0, "share", 1, definition)
+def _info(name: str, definition: str, version: int = 1) -> MetricInfo:
+    return MetricInfo(name, "higher", 0.0, 1.0, "share", version, definition)
 
 
 METRICS = (
@@ -60,9 +59,10 @@ METRICS = (
     _info(
         "frame_consistency_swap",
         "Share of single frames judged to have the static factors that a swap should give them.",
+        version=2,
     ),
-    _info("frame_consistency_clip", "Share of frames judged as most frames of their clip."),
-    _info("frame_consistency_neighbours", "Share of neighbouring frames judged alike."),
+    _info("frame_consistency_clip", "Share of frames judged as most frames of their clip.", 2),
+    _info("frame_consistency_neighbours", "Share of neighbouring frames judged alike.", 2),
     _info("dci_modularity", "How far every latent dimension serves one factor alone."),
     _info("dci_compactness", "How few latent dimensions serve a factor, mean over factors."),
     _info("dci_explicitness", "Share of test labels forests read from all dimensions, mean."),
@@ -278,6 +278,10 @@ def _swapped(codes: Codes, mask: np.ndarray, rows: Integers, other: Integers) ->
 
 
 def _judge_frames(judge: Judge, clips: Tensor, names: list[str]) -> dict[str, Integers]:
-    """Returns classes ``[B, T]`` of every frame by itself, as a clip of one frame."""
-    said = classes(judge.predict(clips.flatten(0, 1)[:, None]))
+    """Returns classes ``[B, T]`` of every frame by itself, as a clip that stands still.
+
+    Not of one frame: the convolutions over time of some judges have learnt from clips.
+    """
+    still = clips.flatten(0, 1)[:, None].expand(-1, clips.shape[1], -1, -1, -1)
+    said = classes(judge.predict(still))
     return {name: said[name].reshape(clips.shape[:2]) for name in names}

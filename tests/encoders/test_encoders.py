@@ -77,6 +77,35 @@ def test_a_timm_backbone_fits():
         TimmEncoder(clip=CLIP, backbone="resnet-18")
 
 
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "ghostnet_050", "convnext_atto"])
+def test_features_are_as_many_as_come_out_of_a_timm_backbone(backbone):
+    encoder = TimmEncoder(clip=ClipShape(4, 3, 32, 32), backbone=backbone)
+    assert encoder.training
+    assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, encoder.feature_dim)
+
+
+def test_a_timm_backbone_for_frames_of_another_size_is_refused():
+    with pytest.raises(UsageError, match="does not take 64 x 64 frames"):
+        TimmEncoder(clip=ClipShape(4, 3, 64, 64), backbone="vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_pretrained_weights_see_the_mean_and_spread_that_they_have_learnt(monkeypatch, pretrained):
+    import timm
+
+    make = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: make(*a, **{**k, "pretrained": False})
+    )
+    clip = ClipShape(4, 3, 32, 32)
+    encoder = TimmEncoder(clip=clip, backbone="resnet10t", pretrained=pretrained).eval()
+    mean, std = (torch.tensor(encoder.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
+    shown = torch.rand(2, 3, 32, 32)
+    told = (shown - mean.view(3, 1, 1)) / std.view(3, 1, 1) if pretrained else shown
+    torch.testing.assert_close(encoder(shown), encoder.backbone(told))
+    assert not {"mean", "spread"} & set(encoder.state_dict())
+
+
 def test_timm_imports_in_a_fresh_process(run_python):
     """The real pair of wheels: a CPU torch beside a CUDA torchvision breaks a plain import."""
     code = "from vdsm_bench.optional import import_timm; print(len(import_timm().list_models()))"

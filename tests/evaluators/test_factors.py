@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from tests.evaluators import toy
 from tests.evaluators.known import Oracle
-from vdsm_bench.evaluators.factors import METRICS, FactorScores
+from vdsm_bench.evaluators.factors import METRICS, FactorScores, _judge_frames
 from vdsm_bench.evaluators.latents import (
     assign,
     compactness,
@@ -92,6 +93,23 @@ def test_frames_that_change_their_mind():
 @pytest.fixture(scope="module")
 def oracle(request_):
     return lambda **more: Oracle(request_.test, request_.train, **more)
+
+
+def test_a_frame_is_judged_as_a_clip_of_it_as_long_as_those_that_the_judge_knows():
+    clips = torch.rand(2, 5, 3, 8, 8)
+    seen = []
+
+    class Watched:
+        def predict(self, shown):
+            seen.append(shown)
+            return {"x": np.eye(10)}
+
+    said = _judge_frames(Watched(), clips, ["x"])
+    assert said["x"].tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    (shown,) = seen
+    assert shown.shape == (10, 5, 3, 8, 8)
+    for t in range(5):
+        assert shown[:, t].equal(clips.flatten(0, 1))
 
 
 def test_a_perfect_model(oracle, judge, request_):

@@ -83,8 +83,9 @@ class PlainVDSM(NaiveVDSM):
                 shown = Normal(before, seen[t].stddev).log_prob(seen[t].mean)
                 _add(terms, "pose_nll", -shown)
             _add(terms, "nll", self.pixels(frames, path, s, annealing))
+        share = min(1.0, clip.shape[1] / self.clip_frames)
         weights = {
-            "nll": 1.0, "kl_s": annealing.identity, "kl_d": annealing.motion,
+            "nll": 1.0, "kl_s": annealing.identity * share, "kl_d": annealing.motion * share,
             "kl_z": annealing.pose, "pose_nll": annealing.match,
         }  # fmt: skip
         if annealing.match is None:

@@ -351,6 +351,35 @@ def test_an_own_pose_encoder_is_trained_in_the_first_stage_and_frozen_in_the_sec
     assert all(p.grad is not None and p.grad.any() for p in vdsm.pose_encoder.parameters())
 
 
+def test_while_the_pose_is_shut_clips_are_regenerated_as_its_steps_draw_them():
+    vdsm, clip = build(pose_shut=0.5), _clips()
+    (pretrain, _) = (stage.players[0] for stage in vdsm.stages())
+    codes, t = vdsm.encode(clip), clip.shape[1]
+    weights = vdsm.mixing_weights(codes.identity)
+    for epoch, pose in ((0, torch.zeros_like(codes.pose)), (3, codes.pose)):
+        pretrain.loss(Batch(clip), Progress(epoch, 4, 0, 4))
+        found = vdsm.regenerate(codes, t, "pretrain")
+        warm = vdsm.mixing_weights(codes.identity)
+        torch.testing.assert_close(found, vdsm.decoder(pose, warm))
+    assert weights.shape == warm.shape
+
+
+def test_pairs_in_the_second_stage_are_two_clips():
+    vdsm, clip = build().eval(), _clips(4)
+    sequence = vdsm.stages()[1].players[0]
+    halves = torch.cat(clip[:, :4].chunk(2, dim=1))
+    losses = []
+    for batch in (Batch(clip[:, :4], pairs=True), Batch(halves)):
+        torch.manual_seed(0)
+        losses.append(sequence.loss(batch, PROGRESS))
+    torch.testing.assert_close(losses[0].total, losses[1].total)
+    torch.testing.assert_close(losses[0].terms, losses[1].terms)
+    features = vdsm.frame_features(clip[:, :4].flatten(0, 1)).unflatten(0, (4, 4))
+    torch.manual_seed(0)
+    known = sequence.loss(Batch(clip[:, :4], pairs=True, features=features), PROGRESS)
+    torch.testing.assert_close(known.total, losses[1].total)
+
+
 def test_clips_are_regenerated_by_what_the_stage_trains():
     vdsm, clip = build().eval(), _clips()
     codes = vdsm.encode(clip)

@@ -152,6 +152,21 @@ def test_clips_are_drawn_as_the_mean_of_their_likelihood(likelihood):
     torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_the_continuous_bernoulli_is_exact_at_large_logits_where_torchs_has_no_gradient():
+    logits = torch.tensor([-300.0, -40.0, -17.0, -0.05, 0.0, 0.05, 17.0, 40.0]).requires_grad_()
+    grey = torch.tensor([0.0, 0.3, 0.97, 1.0])[:, None]
+    found = pixel_density("continuous-bernoulli", logits, 0.1).log_prob(grey)
+    l = logits.detach().double()  # noqa: E741
+    safe = torch.where(l == 0, 1.0, l)
+    # the integral of exp(x l) over [0, 1] is (exp(l) - 1) / l
+    area = torch.where(l == 0, 0.0, torch.log((torch.exp(-l.abs()) - 1) / -safe.abs()) + l.relu())
+    torch.testing.assert_close(found.double(), grey.double() * l - area, rtol=1e-5, atol=1e-5)
+    (slope,) = torch.autograd.grad(found[-1].sum(), logits)
+    mean = pixel_density("continuous-bernoulli", logits, 0.1).mean
+    torch.testing.assert_close(slope, 1 - mean.detach(), rtol=1e-3, atol=1e-5)
+    assert slope[-1].item() == pytest.approx(1 / 40, rel=1e-3)
+
+
 def test_matching_adds_the_poses_that_the_frames_show_as_an_observation_of_the_path():
     vdsm = build()
     clip = torch.rand(2, CLIP.frames, 3, 16, 16)

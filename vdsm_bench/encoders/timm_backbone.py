@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vdsm_bench.contracts import ClipShape, FrameEncoder
@@ -15,8 +16,15 @@ class TimmEncoder(FrameEncoder):
     Args:
         clip: shape of the clips.
         backbone: a timm model name, for example ``resnet18`` or ``convnext_atto``.
-        pretrained: start from timm's published weights (downloaded by timm).
+        pretrained: start from timm's published weights (downloaded by timm), which are shown
+            frames of the mean and spread that they have learnt from.
+
+    Raises:
+        UsageError: no such backbone, or none for frames of this size.
     """
+
+    mean: Tensor
+    spread: Tensor
 
     def __init__(
         self, *, clip: ClipShape, backbone: str = "resnet18", pretrained: bool = False
@@ -32,9 +40,28 @@ class TimmEncoder(FrameEncoder):
         self.backbone = timm.create_model(
             backbone, pretrained=pretrained, num_classes=0, in_chans=clip.channels
         )
-        self.feature_dim = int(self.backbone.num_features)
+        told = self.backbone.pretrained_cfg if pretrained and clip.channels == 3 else {}
+        for name, key, usual in (("mean", "mean", 0.0), ("spread", "std", 1.0)):
+            values = torch.tensor(told.get(key) or [usual]).view(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+        self.feature_dim = self._width(backbone, clip)
+
+    def _width(self, backbone: str, clip: ClipShape) -> int:
+        """Returns how many features there are: what timm calls so is not always what comes out."""
+        frame = torch.zeros(1, clip.channels, clip.height, clip.width)
+        self.backbone.eval()
+        try:
+            with torch.no_grad():
+                features = self.backbone(frame)
+        except (AssertionError, RuntimeError) as error:
+            raise UsageError(
+                f"timm's {backbone} does not take {clip.height} x {clip.width} frames: {error}.",
+                hint="another data.image_size, or a backbone for any size, for example resnet18",
+            ) from error
+        self.backbone.train()
+        return int(features.shape[1])
 
     def forward(self, frames: Tensor) -> Tensor:
         """Returns features ``[N, feature_dim]``."""
-        features: Tensor = self.backbone(frames)
+        features: Tensor = self.backbone((frames - self.mean) / self.spread)
         return features

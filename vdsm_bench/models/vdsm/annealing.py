@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from torch import Tensor
@@ -34,6 +34,10 @@ class Annealing:
         if self.pose is None:
             raise ContractError("Stage 'sequence' has no shut pose; give it a weight.")
         return self.pose
+
+    def of_a_part(self, share: float) -> Annealing:
+        """Returns what a part of a clip pays: the KL of s, and of d, is paid once per clip."""
+        return replace(self, identity=self.identity * share, motion=self.motion * share)
 
     def figures(self) -> dict[str, Weight]:
         """Returns what is on, by its name in ``train.jsonl``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import pyro
@@ -36,6 +36,7 @@ from vdsm_bench.models.vdsm.parts import (
     Seen,
     features_of,
     full,
+    unpaired,
 )
 from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
@@ -141,7 +142,7 @@ class VDSM(VideoModel):
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.n_frames, self.temperature = clip.frames, temperature
-        self._warmth: Weight | None = None  # of `pretrain`'s last step, while that stage lasts
+        self._latest: Annealing | None = None  # `pretrain`'s last step's, while that stage lasts
         self.settles, self.pose_likeness = (1 + pose_shut) / 2, pose_likeness
         self.plan = AnnealingPlan(
             temperature=temperature,
@@ -199,14 +200,13 @@ class VDSM(VideoModel):
     def _pretrain_loss(self, batch: Batch, progress: Progress) -> Losses:
         guide = self.frame_guide
         if batch.pairs and self.identity_from == "partner":
-            batch = Batch(torch.cat(batch.clip.chunk(2, dim=1)), pairs=True)
-            guide = self.partner_guide
-        share = min(1.0, batch.clip.shape[1] / self.n_frames)
-        return self._loss("pretrain", self.frame_model, guide, batch, progress, share)
+            batch, guide = unpaired(batch), self.partner_guide
+        return self._loss("pretrain", self.frame_model, guide, batch, progress)
 
     def _sequence_loss(self, batch: Batch, progress: Progress) -> Losses:
+        batch = unpaired(batch)  # each of two clips moves in its own way
         seen = self.see(batch.clip, batch.features)
-        return self._loss("sequence", self.clip_model, self.clip_guide, batch, progress, seen=seen)
+        return self._loss("sequence", self.clip_model, self.clip_guide, batch, progress, seen)
 
     def _loss(
         self,
@@ -215,17 +215,12 @@ class VDSM(VideoModel):
         guide: Callable[[Any, Annealing], None],
         batch: Batch,
         progress: Progress,
-        share: float = 1.0,
         seen: Seen | None = None,
     ) -> Losses:
-        """The loss of a stage; ``share`` is that of a clip's frames which the batch shows.
-
-        ``seen`` is what model and guide are given instead of the clip. KL(q(s) || p(s)) is paid
-        once per clip, so a part of a clip pays a part of it.
-        """
+        """The loss of a stage; ``seen`` is what model and guide are given instead of the clip."""
         annealing = self.annealing(stage, progress)
-        self._warmth = annealing.temperature if stage == "pretrain" else None
-        annealing = replace(annealing, identity=annealing.identity * share)
+        self._latest = annealing if stage == "pretrain" else None
+        annealing = annealing.of_a_part(min(1.0, batch.clip.shape[1] / self.n_frames))
         with pyro.validation_enabled(False):  # it would look at the weights, and so wait for them
             scaled, plain, drawn = objective.elbo_terms(model, guide, seen or batch.clip, annealing)
         n = batch.clip.shape[0]
@@ -253,7 +248,8 @@ class VDSM(VideoModel):
             if annealing.pose is not None:
                 with poutine.scale(scale=annealing.pose):
                     z = pyro.sample("z", objective.normal(z, 1.0, 2))
-            self._observe(clip, z, self.mixing_weights(s, annealing.temperature))
+            weights = self.mixing_weights(s, annealing.temperature)
+            pyro.sample("x", self._pixels(z, weights).to_event(4), obs=clip)
 
     def frame_guide(self, clip: Tensor, annealing: Annealing) -> None:
         """The guide of ``pretrain``: s from all frames, z_t from its own frame."""
@@ -306,7 +302,7 @@ class VDSM(VideoModel):
                     pyro.sample(
                         "pose", objective.normal(poses, seen.pose_scale, 2), obs=seen.pose_loc
                     )
-            self._observe(clip, poses, weights)
+            pyro.sample("x", self._pixels(poses, weights).to_event(4), obs=clip)
 
     def clip_guide(self, seen: Seen, annealing: Annealing) -> None:
         """The guide of ``sequence``: d from the pose locs, then z_t given z_{t-1} and d."""
@@ -330,10 +326,9 @@ class VDSM(VideoModel):
             loc, scale = self.identity_head(features)
             pyro.sample("s", objective.normal(loc, scale, 1))
 
-    def _observe(self, clip: Tensor, pose: Tensor, weights: Tensor) -> None:
+    def _pixels(self, pose: Tensor, weights: Tensor) -> Any:
         logits = full(self.decoder.logits(pose, weights))
-        density = objective.pixel_density(self.likelihood, logits, self.pixel_scale)
-        pyro.sample("x", density.to_event(4), obs=clip)
+        return objective.pixel_density(self.likelihood, logits, self.pixel_scale)
 
     def _read_pose(self, clip: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loc and scale of q(z_t | x_t); ``features`` are those of the identity."""
@@ -346,7 +341,7 @@ class VDSM(VideoModel):
 
         While ``pretrain`` lasts, that is the one of its last step: the decoder knows no other yet.
         """
-        usual = self.temperature[1] if self._warmth is None else self._warmth
+        usual = self.temperature[1] if self._latest is None else self._latest.temperature
         scale = usual if temperature is None else temperature
         return torch.softmax(scale * identity, dim=-1)
 
@@ -367,10 +362,12 @@ class VDSM(VideoModel):
         return self._draw(self._path(codes.motion, n_frames).follow_means(), codes.identity)
 
     def regenerate(self, codes: Codes, n_frames: int, stage: str) -> Tensor:
-        """Returns clips of s and d; in ``pretrain``, which trains no dynamics, of s and z_t."""
+        """Returns clips of s and d; in ``pretrain`` of s and z_t, 0 while the pose is shut."""
         if stage != "pretrain" or codes.pose is None:
             return self.generate(codes, n_frames)
-        return self._draw(codes.pose[:, :n_frames], codes.identity)
+        shut = self._latest is not None and self._latest.pose is None
+        pose = codes.pose[:, :n_frames]
+        return self._draw(torch.zeros_like(pose) if shut else pose, codes.identity)
 
     def sample(
         self,
@@ -394,5 +391,5 @@ class VDSM(VideoModel):
         return PosteriorPath(self.first_pose, self.combiner, messages)
 
     def _draw(self, pose: Tensor, identity: Tensor) -> Tensor:
-        logits = self.decoder.logits(pose, self.mixing_weights(identity))
-        return objective.pixel_mean(self.likelihood, logits)
+        clip: Tensor = self._pixels(pose, self.mixing_weights(identity)).mean
+        return clip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
+from torch.nn import functional
 
 #: of the kernels that compare codes, in mean squared distances
 _WIDTHS = (0.1, 0.3, 1.0)
-#: below it x / 12 is nearer to a continuous Bernoulli's mean than the difference of two large terms
+#: below it the first terms of their series are nearer to a continuous Bernoulli's mean and
+#: normaliser than differences and quotients of other terms
 _SMALL_LOGIT = 0.05
 
 
@@ -88,28 +91,46 @@ def pair_likeness(codes: Tensor) -> Tensor:
     return (pairs - others) / (alone - others).clamp(min=1e-6)
 
 
+class _ContinuousBernoulli(dist.ContinuousBernoulli):  # type: ignore[misc]
+    """torch's, but exact where that is cut off: beyond logits of 16 its density has no gradient.
+
+    log p(x) = x l - softplus(l) + log(l / tanh(l / 2)), with mean 1/2 + 1 / (2 tanh(l/2)) - 1/l.
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log density, in nats."""
+        small, x = self._apart()
+        normaliser = torch.where(
+            small, self.logits.square() / 12 + math.log(2), torch.log(x / torch.tanh(x / 2))
+        )
+        found: Tensor = value * self.logits - functional.softplus(self.logits) + normaliser
+        return found
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, in [0, 1]; nearer to grey than the sigmoid of the logits."""
+        small, x = self._apart()
+        found: Tensor = torch.where(small, self.logits / 12, 0.5 / torch.tanh(x / 2) - 1 / x)
+        return 0.5 + found
+
+    def _apart(self) -> tuple[Tensor, Tensor]:
+        """Returns where logits are small, and the logits with 1 in the places of those."""
+        small = self.logits.abs() < _SMALL_LOGIT
+        return small, torch.where(small, 1.0, self.logits)
+
+
 def pixel_density(likelihood: str, logits: Tensor, pixel_scale: float) -> Any:
-    """Returns the density of pixels: ``bernoulli``, ``continuous-bernoulli`` or ``gaussian``."""
+    """Returns the density of pixels: ``bernoulli``, ``continuous-bernoulli`` or ``gaussian``.
+
+    Its mean, in [0, 1], is what a clip looks like.
+    """
     if likelihood == "bernoulli":
         # validation off: grey values are no coin flips (a continuous relaxation)
         return dist.Bernoulli(logits=logits, validate_args=False)
     if likelihood == "continuous-bernoulli":
-        return dist.ContinuousBernoulli(logits=logits, validate_args=False)
+        return _ContinuousBernoulli(logits=logits, validate_args=False)
     scale = logits.new_full((), pixel_scale)
     return dist.Normal(torch.sigmoid(logits), scale, validate_args=False)
-
-
-def pixel_mean(likelihood: str, logits: Tensor) -> Tensor:
-    """Returns the mean of :func:`pixel_density`, in [0, 1]: what a clip looks like.
-
-    That of a continuous Bernoulli is 1/2 + 1 / (2 tanh(x/2)) - 1/x at logit x, nearer to grey
-    than the sigmoid; torch's own is cut off at logits of 16, where it is .94.
-    """
-    if likelihood != "continuous-bernoulli":
-        return torch.sigmoid(logits)
-    small = logits.abs() < _SMALL_LOGIT
-    x = torch.where(small, 1.0, logits)
-    return 0.5 + torch.where(small, logits / 12, 0.5 / torch.tanh(x / 2) - 1 / x)
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

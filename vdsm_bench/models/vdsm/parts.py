@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vdsm_bench.contracts import Batch
 from vdsm_bench.initialisation import keep_signal
 
 T = TypeVar("T")
@@ -39,6 +40,15 @@ class Seen:
 def full(tensor: Tensor) -> Tensor:
     """Returns float32 where products left a shorter type."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def unpaired(batch: Batch) -> Batch:
+    """Returns the clips of pairs one below the other, ``[2 B, T / 2, ...]``; others as they are."""
+    if not batch.pairs:
+        return batch
+    clip = torch.cat(batch.clip.chunk(2, dim=1))
+    known = None if batch.features is None else torch.cat(batch.features.chunk(2, dim=1))
+    return Batch(clip, pairs=True, features=known)
 
 
 def features_of(encoder: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
