@@ -71,6 +71,9 @@ class StageSettings(Settings):
         pairs: join two random clips of the same identity (weak supervision, declared in the row).
         gradient_clip: largest gradient norm per player, or None.
         warm_up: steps, at the beginning, over which the learning rate rises linearly from zero.
+        warm_up_again: whether it rises anew, over as many steps, where the stage's schedule
+            switches something on, as VDSM's does the pose: what starts to learn there starts at
+            the full rate otherwise.
         cool_down: share of the steps, at the end, over which the learning rate falls linearly
             to a twentieth.
     """
@@ -83,6 +86,7 @@ class StageSettings(Settings):
     pairs: bool = False
     gradient_clip: float | None = Field(None, gt=0)
     warm_up: int = Field(0, ge=0)
+    warm_up_again: bool = False
     cool_down: float = Field(0.0, ge=0, le=1)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 from vdsm_bench.training.journal import Journal, read_looks
 from vdsm_bench.training.meter import Meter
-from vdsm_bench.training.step import learning_rate
+from vdsm_bench.training.step import learning_rate, openings
 from vdsm_bench.training.trainer import Trainer
 
 
@@ -403,6 +404,31 @@ def test_the_learning_rate_falls_over_the_cool_down():
     assert learning_rate(settings, 99) == pytest.approx(0.05)
     constant = settings.model_copy(update={"cool_down": 0.0})
     assert learning_rate(constant, 99) == 1.0
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_the_learning_rate_rises_again_where_the_schedule_switches_something_on(again, tmp_path):
+    settings = StageSettings(
+        epochs=6, batches_per_epoch=4, batch_size=4, learning_rate=1.0, warm_up=3,
+        warm_up_again=again,
+    )  # fmt: skip
+    numbers = [{"a": None, "b": 1.0}, {"a": None, "b": None}, {"a": 1.0, "b": None},
+               {"a": 1.0, "b": None}, {"a": None, "b": None}, {"a": None, "b": 2.0}]  # fmt: skip
+    (stage,) = Duel().stages()
+    stage = replace(stage, schedule=lambda progress: numbers[progress.epoch])
+    assert openings(stage, settings) == ([0, 8, 20] if again else [0])
+    assert openings(replace(stage, schedule=None), settings) == [0]
+    duel = Duel()
+    duel.stages = lambda: (replace(Duel.stages(duel)[0], schedule=stage.schedule),)
+    trainer = Trainer(duel, {"duel": settings}, Noise(), folder=tmp_path, seed=0)
+    work = trainer.begin(trainer.stages[0])
+    rates = []
+    for step in (0, 1, 2, 7, 8, 9, 10, 11, 19, 20, 21, 23):
+        trainer.take(work, step)
+        rates.append(work.optimisers["critic"].param_groups[0]["lr"])
+    third, two = pytest.approx(1 / 3), pytest.approx(2 / 3)
+    risen = [third, two, 1.0, 1.0, third, two, 1.0, 1.0, 1.0, third, two, 1.0]
+    assert rates == (risen if again else [third, two, *[1.0] * 10])
 
 
 def test_the_learning_rate_rises_over_the_warm_up():

@@ -24,12 +24,36 @@ WATCHED = (LOSS, GRADIENT)
 PHASES = FORWARD, BACKWARD, UPDATE = "loss", "backward", "clipping and optimiser"
 
 
-def learning_rate(settings: StageSettings, step: int) -> float:
-    """Returns the learning rate of a step: rising, constant, then falling over the cool-down."""
+def learning_rate(settings: StageSettings, step: int, begun: int = 0) -> float:
+    """Returns the learning rate of a step: rising, constant, then falling over the cool-down.
+
+    Args:
+        settings: of the stage.
+        step: of the stage.
+        begun: the step at which it began to rise; see :func:`openings`.
+    """
     n_steps = settings.epochs * settings.batches_per_epoch
     left = (n_steps - step) / (settings.cool_down * n_steps) if settings.cool_down else 1.0
-    risen = (step + 1) / settings.warm_up if settings.warm_up else 1.0
+    risen = (step - begun + 1) / settings.warm_up if settings.warm_up else 1.0
     return settings.learning_rate * min(1.0, risen, max(left, 0.05))
+
+
+def openings(stage: Stage, settings: StageSettings) -> list[int]:
+    """Returns the steps at which the learning rate begins to rise, the first one first.
+
+    With ``warm_up_again`` those are also the first steps of epochs in which the schedule switches
+    something on that was off.
+    """
+    found = [0]
+    if settings.warm_up_again and stage.schedule is not None:
+        n_steps, off = settings.epochs * settings.batches_per_epoch, set[str]()
+        for epoch in range(settings.epochs):
+            step = epoch * settings.batches_per_epoch
+            numbers = stage.schedule(Progress(epoch, settings.epochs, step, n_steps))
+            now = {name for name, number in numbers.items() if number is None}
+            found += [step] if off - now else []
+            off = now
+    return found
 
 
 class StageStep:
@@ -65,6 +89,7 @@ class StageStep:
         self.meter = Meter(fabric.device)
         self._progress = Progress(-1, 0, -1, 0)
         self._rates: dict[str, float] = {}
+        self._openings = openings(stage, settings)
 
     @property
     def manner(self) -> str:
@@ -120,8 +145,9 @@ class StageStep:
         return torch.full((), number, device=self._fabric.device)
 
     def _set_learning_rates(self, step: int) -> None:
+        begun = max(first for first in self._openings if first <= step)
         for player in self.stage.players:
-            rate = learning_rate(self._settings, step) * player.rate
+            rate = learning_rate(self._settings, step, begun) * player.rate
             if rate == self._rates.get(player.name):
                 continue
             self._rates[player.name] = rate
