@@ -171,8 +171,10 @@ def test_what_a_killed_replacement_set_aside_is_there_for_every_command(table, t
     found = with_own_datasets(table, root)
     assert found.get("datasets", "mine").settings["split"] == "identities"
     assert dataset_to_use(found, "mug", root) == "mug"
-    assert len(open_dataset(found, "mine", root)) == 24
-    assert len(open_dataset(found, "mug", root)) == 72
+    said = []
+    assert len(open_dataset(found, "mine", root, log=said.append)) == 24
+    assert len(open_dataset(found, "mug", root, log=said.append)) == 72
+    assert said == []  # it is put back, not made
     root.store("mine").rename(locate._aside(root.store("mine")))
     again = table_for(with_own_datasets(table, root), "mine", {}, root, replace=True)
     store = prepare_dataset(again, "mine", root, source=clips, replace=True)

@@ -41,7 +41,9 @@ def command(
             from vdsm_bench.errors import UsageError
 
             option = "--all" if everything else "--reported"
-            raise UsageError(f"{option} is not about a suite.", hint=f"leaderboard {option}")
+            raise UsageError(
+                f"{option} is not about a suite.", hint=f"vdsm-bench leaderboard {option}"
+            )
         _show_suite(session, asked, as_csv=as_csv, as_json=as_json)
         if curves is not None:
             _draw_curves(session, asked, curves)
