@@ -61,7 +61,8 @@ class Declared:
             if not text or len(text) > _LONGEST or not text.isprintable() or no_folder:
                 what = "says no" if not text else "has a row-breaking"
                 raise UsageError(
-                    f"The file {what} '{key}' (one line of 1 to {_LONGEST} characters, not dots alone).",
+                    f"The file {what} '{key}' (one line of 1 to {_LONGEST} characters, not dots "
+                    "alone).",
                     hint=f"--{key} {usual}",
                 )
         citation = " ".join(told.get("citation", "").split()) or None
