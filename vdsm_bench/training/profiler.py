@@ -20,8 +20,8 @@ from vdsm_bench.training.recording import WARM_UP
 from vdsm_bench.training.step import PHASES, StageStep
 from vdsm_bench.training.trainer import Trainer
 
-#: steps before the profiler looks, a recorded one among them, and while it does
-_WARM_UP, _STEPS = WARM_UP + 1, 3
+#: steps at first, and how often the profiler looks at one, each time after one more
+_WARM_UP, _LOOKS = WARM_UP, 3
 #: ranges: a step, and its phases in turn
 _STEP, _FETCHING = "step", "fetching the batch"
 _PHASES = (_FETCHING, *PHASES)
@@ -79,14 +79,14 @@ class Operation:
     Attributes:
         name: as torch calls it.
         group: as in the table.
-        calls: per step.
-        seconds: per step: an operation's own time, without that of the operations which it
+        calls: of a step.
+        seconds: of a step: an operation's own time, without that of the operations which it
             calls; all the time of a phase.
     """
 
     name: str
     group: str
-    calls: float
+    calls: int
     seconds: float
 
 
@@ -110,6 +110,10 @@ class _Work:
 def profile_stage(trainer: Trainer, stage: Stage, trace: Path) -> list[Operation]:
     """Takes a few steps from the middle of a stage; weights and moments change.
 
+    The last one counts. What a profiler keeps of a step lies in holes of the heap into which
+    gradients then no longer fit. With several steps in one profile half of the time at full
+    width is page faults, which no other step has; here the steps between absorb them.
+
     On CUDA the time is that of the device's kernels, else that of the processor.
 
     Args:
@@ -128,11 +132,12 @@ def profile_stage(trainer: Trainer, stage: Stage, trace: Path) -> list[Operation
         work = trainer.begin(stage)
         for number in range(_WARM_UP):
             trainer.take(work, (n_steps // 2 + number) % n_steps)
-        with profile(activities=activities, acc_events=True) as seen:
-            for number in range(_STEPS):
-                _take(trainer, work, (n_steps // 2 + _WARM_UP + number) % n_steps)
-            if on_cuda:
-                torch.cuda.synchronize()
+        for number in range(_WARM_UP, _WARM_UP + 2 * _LOOKS, 2):
+            trainer.take(work, (n_steps // 2 + number) % n_steps)
+            with profile(activities=activities, acc_events=True) as seen:
+                _take(trainer, work, (n_steps // 2 + number + 1) % n_steps)
+                if on_cuda:
+                    torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / trace.name
         seen.export_chrome_trace(str(written))
@@ -166,7 +171,7 @@ def _phases(events: Iterable[Any], on_cuda: bool) -> list[Operation]:
         microseconds[each.name] += sum(inside) if on_cuda else end - start
         calls[each.name] += 1
     return [
-        Operation(name, _PHASE, calls[name] / _STEPS, microseconds[name] / 1e6 / _STEPS)
+        Operation(name, _PHASE, calls[name], microseconds[name] / 1e6)
         for name in _PHASES
         if name in calls
     ]
@@ -180,11 +185,11 @@ def _operations(events: Iterable[Any], on_cuda: bool) -> list[Operation]:
         if on_cuda and event.is_user_annotation:
             continue  # spans kernels that are counted themselves
         taken = event.self_device_time_total if on_cuda else event.self_cpu_time_total
-        seconds = taken / 1e6 / _STEPS
+        seconds = taken / 1e6
         if event.key in (_STEP, *_PHASES):
             python += seconds
         elif seconds > 0:
-            found.append(Operation(event.key, group_of(event.key), event.count / _STEPS, seconds))
+            found.append(Operation(event.key, group_of(event.key), event.count, seconds))
     if python > 0:
         found.append(Operation(_PYTHON, group_of(_PYTHON), 1, python))
     return sorted(found, key=lambda each: -each.seconds)
