@@ -44,6 +44,7 @@ def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset)
     first, second = config.training["pretrain"], config.training["sequence"]
     for stage in (first, second):
         assert (stage.gradient_clip, stage.warm_up, stage.cool_down) == (None, 0, 0.0)
+        assert stage.warm_up_again is False
     assert second.learning_rate == 1e-3
     sprites = dataset.startswith("sprites")
     rate = 8e-3 if sprites else 5e-4 if dataset == "pendula" else 1e-3

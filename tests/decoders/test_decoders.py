@@ -198,6 +198,8 @@ def test_the_scale_of_an_even_blend_at_the_start(start):
         (32, (8, 8, 8, 8), "give 3 widths: --set model.decoder.widths=[...]"),
         (33, (8, 8, 8), "--set data.image_size=32"),
         (40, (8,), "--set data.image_size=32, and give 3 widths"),
+        (48, (8, 8, 8, 8), "--set data.image_size=32, and give 3 widths"),
+        (28, (8, 8, 8), "--set data.image_size=16, and give 2 widths"),
     ],
 )
 def test_wrong_frame_size_says_what_to_give(side, widths, hint):

@@ -36,6 +36,29 @@ def test_a_step_never_waits_for_the_device(tmp_path, stage, arguments):
     assert work.meter.read().sound == 2
 
 
+@pytest.mark.parametrize("share", [0.1, 10.0])
+def test_long_gradients_are_cut_to_the_clip_and_short_ones_left_alone(tmp_path, share):
+    clip = torch.rand(2, 6, 3, 16, 16)
+
+    def gradients(folder, most):
+        settings = SETTINGS | {"pretrain": SETTINGS["pretrain"].model_copy(
+            update={"gradient_clip": most}
+        )}  # fmt: skip
+        trainer = Trainer(build(), settings, Noise(), folder=tmp_path / folder, seed=0)
+        work = trainer.begin(trainer.stages[0])
+        torch.manual_seed(0)
+        work.take(clip, Progress(0, 4, 0, 12))
+        (player,) = work.stage.players
+        found = torch.cat([p.grad.flatten() for p in player.parameters if p.grad is not None])
+        return found, work.meter.read().figures
+
+    plain, _ = gradients("plain", None)
+    norm = plain.norm().item()
+    cut, figures = gradients("cut", share * norm)
+    torch.testing.assert_close(cut, plain * min(1.0, share), rtol=1e-4, atol=0.0)
+    assert figures["gradient_norm"] == pytest.approx(norm, rel=1e-4)  # as it was
+
+
 def test_the_watch_sees_what_waits():
     values = torch.rand(3)
     for waits in (

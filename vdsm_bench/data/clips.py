@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vdsm_bench.data.pairing import Pairing
 from vdsm_bench.data.store import ByteArray, ClipStore, IntArray
 from vdsm_bench.errors import DataError, UsageError
 from vdsm_bench.seeding import generator
@@ -193,12 +194,7 @@ class ClipSampler:
         self._frames, self._stride, self._size = frames, stride, image_size
         self._seed, self._purpose, self._device = seed, purpose, device
         self._permutations: dict[tuple[str, int], IntArray] = {}
-        identities = store.identities[self._indices]
-        self._by_identity = np.argsort(identities, kind="stable")
-        self._rank = np.argsort(self._by_identity)
-        ordered = identities[self._by_identity]
-        self._group_start = np.searchsorted(ordered, identities, side="left")
-        self._group_size = np.searchsorted(ordered, identities, side="right") - self._group_start
+        self._pairing = Pairing(store.identities[self._indices], store.recordings[self._indices])
         lengths = store.lengths[self._indices]
         self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._resident = self._load() if (self._fits() if resident is None else resident) else None
@@ -212,8 +208,8 @@ class ClipSampler:
 
     @property
     def alone(self) -> int:
-        """How many identities have one clip only; as a pair it would be joined to itself."""
-        return int((self._group_size == 1).sum())
+        """How many identities have one recording only, whose clips show what it shows."""
+        return self._pairing.alone
 
     def batch(
         self,
@@ -229,8 +225,9 @@ class ClipSampler:
             stage: stage name; each stage walks through its own permutations.
             step: step inside the stage, from 0.
             batch_size: items.
-            pairs: each item is two different clips of the same identity (the same clip where an
-                identity has only one), half of the frames from each, joined in time.
+            pairs: each item is two clips of the same identity, half of the frames from each,
+                joined in time. They are cut from different recordings where the identity has
+                several, else they are two clips of the one, or that clip twice.
             frames: frames per item where the stage departs from the sampler's.
 
         Returns:
@@ -302,7 +299,7 @@ class ClipSampler:
                 f"Stage '{wanted.stage}' joins pairs of clips, so its frames must be even, "
                 f"not {wanted.frames}."
             )
-        second = self._partners(first, draw.random(wanted.batch_size))
+        second = self._pairing.partners(first, draw.random(wanted.batch_size))
         halves = [
             self._windows(which, draw.random(wanted.batch_size), wanted.frames // 2)
             for which in (first, second)
@@ -336,15 +333,6 @@ class ClipSampler:
             draw = generator(self._seed, self._purpose, stage, number)
             self._permutations[key] = draw.permutation(len(self))
         return self._permutations[key]
-
-    def _partners(self, first: IntArray, uniform: npt.NDArray[np.float64]) -> IntArray:
-        size, start = self._group_size[first], self._group_start[first]
-        others = np.maximum(size - 1, 1)
-        pick = (uniform * others).astype(np.int64)
-        own = self._rank[first] - start
-        pick += (pick >= own) & (size > 1)
-        partners: IntArray = self._by_identity[start + pick]
-        return partners
 
     def _windows(
         self, positions: IntArray, uniform: npt.NDArray[np.float64], frames: int

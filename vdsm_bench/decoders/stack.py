@@ -29,7 +29,8 @@ def layer_shapes(
     Raises:
         UsageError: frames that are not square, or not 4 times a power of two for these widths.
     """
-    doublings = max(1, round(math.log2(clip.height / 4)))
+    # rounded down: larger frames than the clips have nobody can give
+    doublings = max(1, int(math.log2(clip.height / 4)))
     widths = widths or _PAPER[-doublings:]
     side = 4 * 2 ** len(widths)
     if (clip.height, clip.width) != (side, side):

@@ -47,7 +47,9 @@ _SHORT = (
     "warning: {} of {} clips are shorter than {} frames at a stride of {}, and their last frame "
     "repeats; fewer: --set data.frames=... or data.stride=..."
 )
-_ALONE = "warning: identities with one training clip, which is paired with itself: {}"
+_ALONE = (
+    "warning: identities with one training recording, so that a pair shows one action twice: {}"
+)
 #: what a cell is called that an error stopped, where it is not "failed"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
 
