@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from vdsm_bench.seeding import generator
 
 #: a swap of identity codes that raises the error by no more than this share changes nothing
 COLLAPSE_GAP = 0.02
+#: one of the movement's codes changes nothing that changes the error by no more than this share,
+#: up or down: few pixels may move, and before the way is learnt another clip's may do as well
+STILL_GAP = 0.002
 #: a code with fewer nats than this about which clip it is of holds nothing
 LEAST_INFORMATION = 0.1
 #: largest p of the signed-rank test at which a gap is believed
@@ -91,9 +95,10 @@ def code_information(mean: Floats, scale: Floats, *, draws: int = 8, seed: int =
 def idle_codes(figures: Mapping[str, Any], moving: str) -> dict[str, str]:
     """Says which codes a look at a model shows to be of no use, and why.
 
-    No label enters. A code is idle that holds nothing (``identity_information`` ...); that of the
-    identity also where exchanging it changes nothing (``swap_gap`` itself, sure or not). How the
-    experts are mixed decides nothing, see :func:`mixing_figures`.
+    No label enters. A code is idle that holds nothing (``identity_information`` ...), that of the
+    identity where another clip's costs nothing (``swap_gap`` itself, sure or not), and that of the
+    movement where another clip's makes no difference (``motion_gap``). How the experts are mixed
+    decides nothing, see :func:`mixing_figures`.
 
     Args:
         figures: of one look, as in train.jsonl; those that are absent are not held against a code.
@@ -103,20 +108,20 @@ def idle_codes(figures: Mapping[str, Any], moving: str) -> dict[str, str]:
         The reason by code, ``identity`` and the one that moves.
     """
     found = {}
-    for code in ("identity", moving):
-        held = figures.get(f"{code}_information")
-        if held is not None and held < LEAST_INFORMATION:
+    gap, moved = (figures.get(name, math.inf) for name in ("swap_gap", "motion_gap"))
+    alike = {"identity": gap <= COLLAPSE_GAP, moving: abs(moved) <= STILL_GAP}
+    for code, change in (("identity", gap), (moving, moved)):
+        held = figures.get(f"{code}_information", math.inf)
+        if held < LEAST_INFORMATION:
             found[code] = f"the {code} code holds {held:.2f} nats about which clip it is of"
-    gap = figures.get("swap_gap")
-    if gap is not None and gap <= COLLAPSE_GAP:
-        said = f"with another clip's identity code the error changes by {gap:+.1%}"
-        found.setdefault("identity", said)
+        elif alike[code]:
+            found[code] = f"with another clip's {code} code the error changes by {change:+.1%}"
     return found
 
 
 @dataclass(frozen=True)
 class SwapGap:
-    """What clips lose when they are regenerated with another clip's identity code.
+    """What clips lose when they are regenerated with another clip's code of one kind.
 
     Attributes:
         gap: mean rise of the error, as a share of the mean error with the clip's own code.
@@ -133,7 +138,7 @@ class SwapGap:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the swap changes nothing: the decoder makes no use of the identity code.
+        """Whether the swap changes nothing: the decoder makes no use of the code.
 
         Fewer than six clips cannot be sure of anything; there the error has to rise for each.
         """
@@ -141,11 +146,11 @@ class SwapGap:
 
 
 def swap_gap(own: Floats, swapped: Floats) -> SwapGap:
-    """Compares regeneration with a clip's own identity code to that with another clip's.
+    """Compares regeneration with a clip's own code to that with another clip's.
 
     Args:
         own: mean squared error per clip ``[N]``, everything from the clip itself.
-        swapped: the same with the identity code of another clip ``[N]``.
+        swapped: the same with the identity code, or that of the movement, of another clip ``[N]``.
 
     Raises:
         DataError: fewer than two clips, shapes that do not fit, NaN.

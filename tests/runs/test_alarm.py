@@ -29,7 +29,13 @@ SETTLED = 5
 #: of s, at the beginning and at the end; the large one drives q(s) to its prior
 KEPT, EMPTIED = [0.02, 0.1], [1e5, 1e5]
 #: a pose that begins as wide as its prior and is kept there by its KL, its encoder its own
-POSELESS = {"pose_scale": 1.0, "pose_kl": [300.0] * 4, "pose_shut": 0.0, "pose_encoder": "own"}
+POSELESS = {
+    "seed": 0,
+    "pose_scale": 1.0,
+    "pose_kl": [300.0] * 4,
+    "pose_shut": 0.0,
+    "pose_encoder": "own",
+}
 
 
 def clips_of(colours, rng):
@@ -50,7 +56,7 @@ class Colours:
 
 def vdsm_of(identity_kl, **arguments):
     usual = {
-        "likelihood": "gaussian", "pixel_scale": 0.3, "temperature": [10.0, 10.0],
+        "seed": 4, "likelihood": "gaussian", "pixel_scale": 0.3, "temperature": [10.0, 10.0],
         "identity_slope": 1.0, "pose_shut": 0.25, "pose_scale": 0.3, "identity_kl": identity_kl,
         "decoder": {"start": "shared-base", "name": "mixture-of-experts", "widths": [8, 6]},
     }  # fmt: skip
@@ -104,6 +110,8 @@ def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
     assert said[EPOCHS : EPOCHS + 2] == [None] * 2
     assert said[-LOOKS:] == [False] * LOOKS
     assert found[-1]["motion_information"] > 0.3
+    assert found[EPOCHS - 1]["motion_gap"] > 0.1
+    assert found[-1]["motion_gap"] > 0.1
     assert found[EPOCHS - 1]["swap_gap"] > 0.2
     assert found[EPOCHS - 1]["identity_information"] > 0.5
     assert {"motion_information", "pose_information"} <= set(found[0])
@@ -132,6 +140,7 @@ def test_training_whose_pose_is_emptied_is_stopped(table, tmp_path):
     found = figures_of(tmp_path / "cell")[-LOOKS:]
     assert min(figures["identity_information"] for figures in found) > 0.5
     assert all(figures["collapsed"] for figures in found)
+    assert max(abs(figures["motion_gap"]) for figures in found) < 0.002
 
 
 def looked(stage, figures, epochs=None):
@@ -143,6 +152,7 @@ def looked(stage, figures, epochs=None):
 IDLE, USED = {"swap_gap": 0.0}, {"swap_gap": 0.3}
 NO_POSE = {"identity_information": 2.0, "pose_information": 0.0, "motion_information": 2.0}
 NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_information": 0.0}
+STILL = {"identity_information": 2.0, "pose_information": 2.0, "motion_gap": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +164,7 @@ NO_MOTION = {"identity_information": 2.0, "pose_information": 2.0, "motion_infor
         ("pretrain", [USED] * 5 + [IDLE, NO_POSE, IDLE], False),  # no code three times
         ("pretrain", [IDLE] * 7 + [USED], False),
         ("pretrain", [NO_POSE] * 8, True),
+        ("pretrain", [STILL] * 8, True),
         ("pretrain", [NO_MOTION] * 8, False),  # trained by the second stage
         ("sequence", [NO_MOTION] * 5, False),  # the first three are early for a motion code
         ("sequence", [NO_MOTION] * 6, True),

@@ -19,7 +19,8 @@ COLOURS = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8]])
 class Mixed(VideoModel):
     """Paints a clip in one colour, mixed from three experts by how red, green and blue it is.
 
-    Weights differ from 1/3 by ``spread``; experts that lie 1 / ``spread`` apart make it up.
+    How bright the frames are is the motion. Weights differ from 1/3 by ``spread``; experts that
+    lie 1 / ``spread`` apart make it up.
     """
 
     def __init__(self, *, spread=1e-3, apart=True, constant=False):
@@ -39,8 +40,9 @@ class Mixed(VideoModel):
         return identity.softmax(1)
 
     def generate(self, codes, n_frames):
-        colour = (self.mixing_weights(codes.identity) @ self.experts).clamp(0, 1)
-        return colour[:, None, :, None, None].expand(-1, n_frames, -1, SIZE, SIZE)
+        colour = self.mixing_weights(codes.identity) @ self.experts
+        frames = colour[:, None] + codes.motion[:, :n_frames, None] - 0.4
+        return frames.clamp(0, 1)[..., None, None].expand(-1, -1, -1, SIZE, SIZE)
 
 
 class EncodeOnly(Mixed):
@@ -50,13 +52,16 @@ class EncodeOnly(Mixed):
 def look(table, model, *, labels=None, stage=None, alike=0, count=EVERY_EPOCH):
     """Looks at clips of three colours, whose names are the labels unless others are given.
 
+    Every frame is brighter or darker than the colour by a number of its own.
+
     Clips of one colour are of one identity; so many come first, and are the validation clips.
     """
     rng = np.random.default_rng(0)
     colours = rng.integers(3, size=N)
     colours[:alike] = 0
     noise = 0.05 * torch.from_numpy(rng.normal(size=(N, T, 3, SIZE, SIZE))).float()
-    clips = (COLOURS[colours][:, None, :, None, None] + noise).clamp(0, 1)
+    shade = torch.from_numpy(rng.uniform(-0.06, 0.06, (N, T, 1, 1, 1))).float()
+    clips = (COLOURS[colours][:, None, :, None, None] + shade + noise).clamp(0, 1)
     known = {"colour": colours if labels is None else labels}
 
     def chosen(indices):
@@ -81,6 +86,22 @@ def test_nearly_uniform_weights_over_experts_far_apart_have_not_collapsed(table)
     assert health.figures["largest_weight"] == pytest.approx(1 / 3, abs=0.001)
     assert health.figures["swap_gap"] > 1
     assert (health.collapsed, health.warning) == (False, None)
+
+
+def test_a_movement_that_changes_no_frame_has_collapsed(table):
+    class Still(Mixed):
+        def generate(self, codes, n_frames):
+            level = torch.full_like(codes.motion, 0.4)
+            return super().generate(replace(codes, motion=level), n_frames)
+
+    assert look(table, Mixed()).figures["motion_gap"] > 0.1
+    health = look(table, Still())
+    assert health.figures["motion_gap"] == pytest.approx(0.0, abs=1e-3)
+    assert health.figures["swap_gap"] > 1
+    assert health.collapsed
+    assert health.warning == (
+        "training has collapsed: with another clip's motion code the error changes by +0.0%"
+    )
 
 
 def test_validation_clips_of_one_identity_do_not_make_a_code_look_collapsed(table):

@@ -18,6 +18,7 @@ PANELS = {
     "pose_information": "pose, nats",
     "weight_information": "mixing weights, nats",
     "swap_gap": "swap gap",
+    "motion_gap": "motion gap",
     "drift": "drift",
 }
 _WIDTH, _HEIGHT, _LEFT, _GAP = 640, 120, 150, 24

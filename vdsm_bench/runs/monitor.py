@@ -108,10 +108,10 @@ class Monitor:
 
         Figures: how experts are mixed where there are any, how many nats each code holds of which
         clip it is (``identity_information`` ...), what swapping identity codes costs
-        (``swap_gap``), how far a pose moves that is drawn with another clip's identity and read
-        again (``drift``), probes of every factor from every code beside chance (``probes``), and
-        their means over static and dynamic factors (``action_from_identity`` and
-        ``identity_from_motion`` are the leaks).
+        (``swap_gap``) and those of the movement (``motion_gap``), how far a pose moves that is
+        drawn with another clip's identity and read again (``drift``), probes of every factor from
+        every code beside chance (``probes``), and their means over static and dynamic factors
+        (``action_from_identity`` and ``identity_from_motion`` are the leaks).
         """
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
             return Health()
@@ -119,8 +119,9 @@ class Monitor:
         figures: dict[str, Any] = {**self._mixing(model, codes), **self._held(codes, scales)}
         swap = None
         if "generate" in model.capabilities:
-            swap, drift = self._swap(model, codes, stage)
+            swap, moved, drift = self._swap(model, codes, stage)
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
+            figures["motion_gap"] = round(moved.gap, 4) + 0.0
             figures["drift"] = round(drift, 4)
         probes = self._probes(codes)
         figures.update(self._means(probes))
@@ -178,29 +179,34 @@ class Monitor:
         figures = tool(self._protocol.table, "mixing_figures")(weights.double().cpu().numpy())
         return {name: round(value, 4) for name, value in figures.items()}
 
-    def _swap(self, model: VideoModel, codes: Codes, stage: str | None) -> tuple[Any, float]:
-        """Regenerates some clips with their own and with another clip's identity code.
+    def _swap(self, model: VideoModel, codes: Codes, stage: str | None) -> tuple[Any, Any, float]:
+        """Regenerates some clips with their own codes, and with one of another clip's.
 
-        Without a label, always the same clips, by what the stage trains. Returns what the swap
-        costs, and how far the poses (of a model without, the motion codes) that are read off the
-        clips again lie apart.
+        Without a label, always the same clips, by what the stage trains. Returns what another
+        clip's identity costs, what its movement does, and how far the poses (of a model without,
+        the motion codes) lie apart that are read again off clips and off those with another
+        identity.
         """
         n = _SWAPPED_AT_THE_END if stage is None else _SWAPPED_EVERY_EPOCH
         order = generator(0, "swap", n).permutation(len(self._clips))[:n]
         pose = None if codes.pose is None else codes.pose[order]
         mine = Codes(codes.identity[order], codes.motion[order], pose)
         theirs = replace(mine, identity=mine.identity.roll(1, 0))
+        moved = replace(
+            mine, motion=mine.motion.roll(1, 0), pose=None if pose is None else pose.roll(1, 0)
+        )
         frames = self._clips[order]
-        both, name, t = _joined([mine, theirs]), type(model).__name__, frames.shape[1]
+        all_, name, t = _joined([mine, theirs, moved]), type(model).__name__, frames.shape[1]
         if stage is None:
-            made = check_clip(model.generate(both, t), f"{name}.generate")
+            made = check_clip(model.generate(all_, t), f"{name}.generate")
         else:
-            made = check_clip(model.regenerate(both, t, stage), f"{name}.regenerate")
-        errors = (made - torch.cat([frames, frames])).square().flatten(1).mean(1)
-        own, swapped = errors.double().cpu().chunk(2)
-        gap = tool(self._protocol.table, "swap_gap")(own.numpy(), swapped.numpy())
-        read = np.split(_moving(self._codes(model, made)[0]), 2)
-        return gap, tool(self._protocol.table, "code_drift")(*read, _moving(codes))
+            made = check_clip(model.regenerate(all_, t, stage), f"{name}.regenerate")
+        errors = (made - torch.cat([frames] * 3)).square().flatten(1).mean(1)
+        own, *swapped = (each.numpy() for each in errors.double().cpu().chunk(3))
+        identity, motion = (tool(self._protocol.table, "swap_gap")(own, each) for each in swapped)
+        read = np.split(_moving(self._codes(model, made[: 2 * len(order)])[0]), 2)
+        drift = tool(self._protocol.table, "code_drift")(*read, _moving(codes))
+        return identity, motion, drift
 
     def _probes(self, codes: Codes) -> Probes:
         table = self._protocol.table
