@@ -106,10 +106,10 @@ class VDSM(VideoModel):
         worse; the distance between poses has no such traps. Two heads on one encoder share
         features that s has made for telling people apart; a second one (``pose_encoder="own"``)
         starts afresh. ``pose_likeness`` takes out of the pose what is a person's (docs/recipe.md).
-        ``likelihood``, ``temperature``, ``identity_kl``, ``pose_kl`` with its shape, and ``pose_scale``
-        take other values in the presets than the paper's, which are the defaults here; ``start`` is
-        not the paper's by default (:mod:`~vdsm_bench.models.vdsm.parts`). A part of a clip, which
-        the paper does not have, pays that part of the KL of s and of d.
+        ``likelihood``, ``temperature``, ``identity_kl``, ``pose_kl`` with its shape, and
+        ``pose_scale`` take other values in the presets than the paper's, which are the defaults
+        here; ``start`` is not the paper's by default (:mod:`~vdsm_bench.models.vdsm.parts`). A part
+        of a clip, which the paper does not have, pays that part of the KL of s and of d.
     """
 
     def __init__(
