@@ -45,7 +45,7 @@ _COUNTS = (
 )  # fmt: skip
 _HISTORY = (
     "date", "commit", "device", "threads", "setting", "stage", "precision", "program, s",
-    "ratio (stock)", "ratio (same)", "share of peak",
+    "ratio (stock)", "ratio (same)", "GFLOP", "share of peak", "peak, GFLOP/s",
 )  # fmt: skip
 _PEAKS = {"32": "float32", "bf16": "bfloat16"}
 
@@ -200,7 +200,6 @@ def _ratio(found: dict[str, Any] | None) -> str:
 def _counts(row: dict[str, Any]) -> list[str]:
     parts = row["gflop"]
     detail = ", ".join(f"{value:.3g}" for value in parts.values())
-    peak = row["matmul_gflops"]["program"][_PEAKS[row["precision"]]]
     memory = row["peak_memory_gb"]
     return [
         _name(row),
@@ -208,7 +207,7 @@ def _counts(row: dict[str, Any]) -> list[str]:
         f"{sum(parts.values()):.3g} ({detail})",
         f"{row['gbytes_at_least']:.3g}",
         f"{row['gflops']:.3g}",
-        f"{row['share_of_peak']:.0%} of {peak:.0f} ({row['precision']})",
+        f"{row['share_of_peak']:.0%} of {_peak(row):.0f} ({row['precision']})",
         f"{memory['program']:.2f}",
         f"{memory['naive']:.2f}" if "naive" in memory else "",
     ]
@@ -227,8 +226,15 @@ def _line(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
         f"{row['stock']['program']['median']:.3g}",
         _ratio(row["stock"]),
         _ratio(row.get("same")),
+        f"{sum(row['gflop'].values()):.3g}",
         f"{row['share_of_peak']:.0%}",
+        f"{_peak(row):.0f}",
     ]
+
+
+def _peak(row: dict[str, Any]) -> float:
+    """Returns the measured rate of products in the row's precision, GFLOP/s."""
+    return float(row["matmul_gflops"]["program"][_PEAKS[row["precision"]]])
 
 
 def main() -> None:

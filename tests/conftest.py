@@ -16,6 +16,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _products_as_the_program_has_them():
+    """Also where no test before has called a command that sets them."""
+    from vdsm_bench.devices import prepare_process
+
+    prepare_process()
+
+
 @pytest.fixture
 def exact_products():
     """Products and convolutions of a GPU in float32, and in one order of adding up."""

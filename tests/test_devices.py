@@ -27,6 +27,12 @@ def test_float32_is_never_rounded_to_bfloat16_unasked(capabilities):
     capabilities(avx512_bf16=True, amx_bf16=True)
     prepare_process()
     assert torch.get_float32_matmul_precision() == "high"
+    capabilities(sve=True, bf16=False)
+    prepare_process()
+    assert torch.get_float32_matmul_precision() == "medium"
+    capabilities(sve=True, bf16=True)  # as torch calls it on ARM
+    prepare_process()
+    assert torch.get_float32_matmul_precision() == "high"
 
 
 def test_convolutions_of_a_gpu_add_up_in_one_order(capabilities):

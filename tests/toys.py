@@ -34,18 +34,20 @@ class Collapsed(ToyAutoencoder):
 
 
 class Averaging(ToyAutoencoder):
-    """Its identity code is the mean frame, and so are the frames it makes."""
+    """Its identity code is the mean frame, its motion code half of how far each frame is off."""
 
     def _loss(self, batch, progress):
         return Losses(sum(parameter.square().sum() for parameter in self.parameters()))
 
     def encode(self, clip):
-        return Codes(clip.mean(1).flatten(1), super().encode(clip).motion)
+        mean = clip.mean(1, keepdim=True)
+        return Codes(mean.flatten(1), 0.5 * (clip - mean).flatten(1))
 
     def generate(self, codes, n_frames):
         shape = self.clip_shape
         frame = codes.identity.view(-1, 1, shape.channels, shape.height, shape.width)
-        return frame.expand(-1, n_frames, -1, -1, -1)
+        change = codes.motion.view(-1, shape.frames, *frame.shape[2:])
+        return (frame + change[:, torch.arange(n_frames) % shape.frames]).clamp(0, 1)
 
 
 class EncodeOnly(ToyAutoencoder):

@@ -131,8 +131,9 @@ def prepare_process() -> None:
     * Keeps the heap's pages (glibc): a step frees and takes back hundreds of megabytes, and
       page faults cost more than its arithmetic otherwise.
     * Lets float32 products go through oneDNN, which uses the chip's full vector width. That is
-      torch's "medium", still float32 arithmetic on a chip without matrix units for bfloat16; on
-      one with them it is left out, because it would round to bfloat16 unasked.
+      torch's "medium", still float32 arithmetic on an x86 chip without matrix units for bfloat16;
+      on one with them, and on an ARM chip that has bfloat16, it is left out, because it would
+      round to bfloat16 unasked.
     * Flushes numbers below the smallest normal float to zero, in threads that start afterwards
       too: a unit that has all but died makes nothing else, and a chip takes them several times as
       slowly.
@@ -149,7 +150,8 @@ def prepare_process() -> None:
     for real in (np.float32, np.float64):
         np.finfo(real)  # kept from now on; older NumPy warns where it first asks afterwards
     torch.set_flush_denormal(True)
-    rounds = torch.cpu.get_capabilities().get("amx_bf16", False)
+    capabilities = torch.cpu.get_capabilities()
+    rounds = capabilities.get("amx_bf16", False) or capabilities.get("bf16", False)
     torch.set_float32_matmul_precision("high" if rounds else "medium")
     torch.backends.cudnn.deterministic = True
 

@@ -22,8 +22,12 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file whole or not at all: temporary file in the same folder, fsync, rename.
+
+    Args:
+        path: of the file.
+        write: fills the temporary file, whose path it is given.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
@@ -31,27 +35,32 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        written = Path(name)
         try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
+            write(written)
+            with written.open("rb") as stream:
                 os.fsync(stream.fileno())
-            os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from colleagues
-            os.replace(name, path)
+            written.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
+            written.replace(path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+            written.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
     except OSError as error:
         raise DataError(
-            f"{path} ({len(content)} bytes) cannot be written: {error.strerror}.",
+            f"{path} cannot be written: {error.strerror or error}.",
             hint="free disk space, or choose another folder with --runs-dir",
         ) from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; see :func:`write_whole`."""
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_text(path: Path, content: str) -> None:
-    """Writes UTF-8 text whole or not at all; see :func:`write_bytes`."""
+    """Writes UTF-8 text whole or not at all; see :func:`write_whole`."""
     write_bytes(path, content.encode())
 
 

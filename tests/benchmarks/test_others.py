@@ -186,6 +186,28 @@ def test_quick_numbers_do_not_go_where_results_are_kept(monkeypatch, capsys, tmp
         assert not said
 
 
+@pytest.mark.parametrize(
+    ("only", "run"),
+    [
+        (["--only", "step"], ["step"]),
+        (["--only", "tests,start"], ["tests", "start"]),
+        ([], ["tests", *(name for name, *_ in BENCHMARKS)]),
+    ],
+)
+def test_on_a_gpu_its_tests_come_first_unless_others_alone_are_named(
+    monkeypatch, tmp_path, only, run
+):
+    called = []
+    monkeypatch.setattr(everything, "choose_device", lambda name: name)
+    monkeypatch.setattr(everything, "run_tests", lambda out: called.append("tests") or True)
+    monkeypatch.setattr(
+        everything, "run_benchmark", lambda name, options: called.append(name) or True
+    )
+    monkeypatch.setattr(sys, "argv", ["all", "--device", "cuda", "--out", str(tmp_path), *only])
+    everything.main()
+    assert called == run
+
+
 def test_as_many_clips_are_saved_as_are_generated_and_they_show_something(monkeypatch):
     task, written = Task("mug", "sequence", "smoke"), []
     monkeypatch.setattr(generation, "write_gif", lambda path, pages: written.append(pages))

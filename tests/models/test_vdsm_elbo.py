@@ -196,9 +196,15 @@ def test_matching_ends_halfway_through_the_sequence_stage():
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sequence"])
-def test_bfloat16_products_leave_loss_and_gradients_near_and_the_latents_float32(stage):
-    vdsm = build()
-    clip = torch.rand(3, CLIP.frames, 3, 16, 16)
+@pytest.mark.parametrize(
+    ("clips", "frames", "experts"),
+    [(3, CLIP.frames, 4), (1, CLIP.frames, 4), (3, 1, 4), (3, CLIP.frames, 1)],
+)
+def test_bfloat16_products_leave_loss_and_gradients_near_and_the_latents_float32(
+    stage, clips, frames, experts
+):
+    vdsm = build(identity_dim=experts)
+    clip = torch.rand(clips, frames, 3, 16, 16)
     player = _player(vdsm, stage)
 
     def measure():
@@ -216,10 +222,9 @@ def test_bfloat16_products_leave_loss_and_gradients_near_and_the_latents_float32
     assert near.dtype is torch.float32
     assert near.item() != exact.item()
     assert near.item() == pytest.approx(exact.item(), rel=5e-3)
-    largest = max(g.abs().max() for g in exact_gradients if g is not None)
     for a, b in zip(near_gradients, exact_gradients, strict=True):
         if b is not None:
-            assert (a - b).norm() <= 0.05 * b.norm() + 1e-3 * largest
+            assert (a - b).norm() <= 0.2 * b.norm()  # of every parameter by itself
 
 
 def test_a_path_is_scored_at_once_as_step_by_step():

@@ -2,6 +2,9 @@
 
 import json
 import math
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,6 +125,16 @@ def test_a_model_that_float32_breaks_says_so(monkeypatch):
     monkeypatch.setattr(Duel, "_critic_loss", broken)
     with pytest.raises(RuntimeError, match="a bug in the model"):
         time_precisions(Duel(), settings(duel=2), CLIP, device="cpu")
+
+
+def test_a_profiler_that_sees_no_kernel_leaves_it_to_the_clock(monkeypatch):
+    seen = SimpleNamespace(key_averages=list)
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: nullcontext(seen))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    taken = measure._timed(lambda precision: time.sleep(0.02), "32", "cuda")
+    assert taken >= 0.02
+    seen.key_averages = lambda: [SimpleNamespace(self_device_time_total=3e6)]
+    assert measure._timed(lambda precision: None, "32", "cuda") == 3.0
 
 
 def test_the_least_of_several_rounds_counts(monkeypatch):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vdsm_bench.errors import DataError
-from vdsm_bench.files import write_bytes
+from vdsm_bench.files import write_whole
 
 SCHEMA = 1
 
@@ -45,7 +45,7 @@ def write_checkpoint(
             for key, value in state.items():
                 tensors[f"optimiser/{player}/{index}/{key}"] = torch.as_tensor(value)
     header = {"schema": str(SCHEMA), "position": json.dumps(asdict(position))}
-    write_bytes(path, save(_plain(tensors), metadata=header))
+    _write(path, tensors, header)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Position]:
@@ -99,7 +99,7 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], where: Path) 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Writes a trained model's weights."""
     state = {f"model/{name}": value for name, value in model.state_dict().items()}
-    write_bytes(path, save(_plain(state), metadata={"schema": str(SCHEMA)}))
+    _write(path, state, {"schema": str(SCHEMA)})
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -118,9 +118,26 @@ def load_weights(path: Path, model: nn.Module) -> None:
     restore_model(model, tensors, path)
 
 
+def _write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Writes tensors from where they lie: at full width each copy would take gigabytes."""
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(_plain(tensors), temporary, metadata=header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_whole(path, write)
+
+
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Detached, contiguous, on the CPU and sharing no storage, as safetensors wants them."""
-    return {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
-    }
+    plain, storages = {}, set[int]()
+    for name, value in tensors.items():
+        storage = value.untyped_storage().data_ptr()
+        if value.is_cpu and value.is_contiguous() and storage not in storages:
+            plain[name] = value.detach()
+        else:
+            plain[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        storages.add(storage)
+    return plain

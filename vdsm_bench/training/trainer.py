@@ -197,7 +197,7 @@ class Trainer:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             for stage in self.stages[begun:]:
                 resumed = stage.name == position.stage
-                self._train_stage(stage, position.step if resumed else 0, saved if resumed else {})
+                self._train_stage(stage, position.step if resumed else 0, saved)
         save_weights(self._checkpoints / WEIGHTS, self.model)
         return TrainingSummary(
             steps={stage.name: self._n_steps(stage.name) for stage in self.stages},
@@ -251,14 +251,16 @@ class Trainer:
         restore_model(self.model, tensors, path)
         self._journal.rewind(position.stage, position.step)
         self._seconds, self._manners = position.seconds, dict(position.manners)
-        return tensors, position
+        moments = {name: value for name, value in tensors.items() if not name.startswith("model/")}
+        return moments, position
 
-    def _train_stage(self, stage: Stage, first: int, saved: Mapping[str, Tensor]) -> None:
+    def _train_stage(self, stage: Stage, first: int, saved: dict[str, Tensor]) -> None:
         settings, n_steps = self.settings[stage.name], self._n_steps(stage.name)
+        started = written = time.monotonic()
         work = self.begin(stage)
         for name, optimiser in work.optimisers.items():
             restore_optimiser(optimiser, saved, name)
-        started = written = time.monotonic()
+        saved.clear()  # of this stage, and at full width gigabytes
         pause = CHECKPOINT_SECONDS
         spent = self._seconds
         looks = self._journal.looks(stage.name)
