@@ -14,11 +14,8 @@ from vdsm_bench.contracts import Floats
 from vdsm_bench.errors import ContractError, DataError
 from vdsm_bench.seeding import generator
 
-#: a swap of identity codes that raises the error by no more than this share changes nothing
+#: an exchange of codes that raises the error by no more than this share changes nothing
 COLLAPSE_GAP = 0.02
-#: one of the movement's codes changes nothing that changes the error by no more than this share,
-#: up or down: few pixels may move, and before the way is learnt another clip's may do as well
-STILL_GAP = 0.002
 #: a code with fewer nats than this about which clip it is of holds nothing
 LEAST_INFORMATION = 0.1
 #: largest p of the signed-rank test at which a gap is believed
@@ -95,10 +92,9 @@ def code_information(mean: Floats, scale: Floats, *, draws: int = 8, seed: int =
 def idle_codes(figures: Mapping[str, Any], moving: str) -> dict[str, str]:
     """Says which codes a look at a model shows to be of no use, and why.
 
-    No label enters. A code is idle that holds nothing (``identity_information`` ...), that of the
-    identity where another clip's costs nothing (``swap_gap`` itself, sure or not), and that of the
-    movement where another clip's makes no difference (``motion_gap``). How the experts are mixed
-    decides nothing, see :func:`mixing_figures`.
+    No label enters. A code is idle that holds nothing (``identity_information`` ...), or whose
+    exchange changes nothing (``swap_gap`` and ``motion_gap`` themselves, sure or not). How the
+    experts are mixed decides nothing, see :func:`mixing_figures`.
 
     Args:
         figures: of one look, as in train.jsonl; those that are absent are not held against a code.
@@ -108,14 +104,13 @@ def idle_codes(figures: Mapping[str, Any], moving: str) -> dict[str, str]:
         The reason by code, ``identity`` and the one that moves.
     """
     found = {}
-    gap, moved = (figures.get(name, math.inf) for name in ("swap_gap", "motion_gap"))
-    alike = {"identity": gap <= COLLAPSE_GAP, moving: abs(moved) <= STILL_GAP}
-    for code, change in (("identity", gap), (moving, moved)):
+    for code, exchange in (("identity", "swap_gap"), (moving, "motion_gap")):
         held = figures.get(f"{code}_information", math.inf)
+        gap = figures.get(exchange, math.inf)
         if held < LEAST_INFORMATION:
             found[code] = f"the {code} code holds {held:.2f} nats about which clip it is of"
-        elif alike[code]:
-            found[code] = f"with another clip's {code} code the error changes by {change:+.1%}"
+        elif gap <= COLLAPSE_GAP:
+            found[code] = f"with another clip's {code} code the error changes by {gap:+.1%}"
     return found
 
 
