@@ -20,6 +20,30 @@ def test_a_pipe_gets_few_plain_lines(capsys, monkeypatch):
     assert all("loss 0.5" in line and "\x1b" not in line for line in lines)
 
 
+def test_the_next_cell_of_the_same_task_has_a_rate_of_its_own(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    plain = PlainReporter()
+    for pace in (1.0, 4.0):
+        for step in range(1, 31):
+            plain.progress("train fit", step, 30)
+            now[0] += pace
+        now[0] += 1000.0  # judged, drawn
+    first, second = capsys.readouterr().err.split("train fit  1/30\n")[1:]
+    assert "30/30  1.0/s, 0 s left" in first
+    assert second.splitlines()[0] == "train fit  4/30  0.2/s, 104 s left"
+    assert second.splitlines()[-1] == "train fit  30/30  0.2/s, 0 s left"
+
+
+def test_a_bar_of_the_next_cell_is_not_finished():
+    bars = BarReporter()
+    bars.console = bars.bars.live.console = Console(file=io.StringIO(), width=100)
+    for step in (1, 2, 3, 1):
+        bars.progress("train fit", step, 3)
+    (task,) = bars.bars.tasks
+    assert (task.completed, task.finished) == (1, False)
+
+
 def test_a_terminal_gets_one_bar_per_task_and_no_markup_surprises():
     bars = BarReporter()
     bars.console = bars.bars.live.console = Console(file=io.StringIO(), width=100)

@@ -15,11 +15,15 @@ _INTERVAL = 10.0
 
 
 class PlainReporter:
-    """One line per message; at most one line per task and ten seconds, and one when it ends."""
+    """One line per message; at most one line per task and ten seconds, and one when it ends.
+
+    A task that goes back begins anew: it is the next cell's, of the same name.
+    """
 
     def __init__(self) -> None:
         self._shown: dict[str, float] = {}
         self._started: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -28,6 +32,9 @@ class PlainReporter:
     def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Prints a line now and then, with rate and remaining time."""
         now = time.monotonic()
+        if done < self._done.get(task, 0):
+            del self._started[task], self._shown[task]
+        self._done[task] = done
         began, first = self._started.setdefault(task, (now, done))
         if done < total and now - self._shown.get(task, now - 2 * _INTERVAL) < _INTERVAL:
             return
@@ -39,7 +46,7 @@ class PlainReporter:
 
 
 class BarReporter:
-    """Bars with rate and remaining time, drawn by rich."""
+    """Bars with rate and remaining time, drawn by rich; one that goes back begins anew."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -71,8 +78,10 @@ class BarReporter:
         if task not in self._tasks:
             self._tasks[task] = self.bars.add_task(task, total=total, rate="", detail="")
         number = self._tasks[task]
-        speed = next(each for each in self.bars.tasks if each.id == number).speed
-        rate = f"{speed:.1f}/s" if speed else ""
+        bar = next(each for each in self.bars.tasks if each.id == number)
+        if done < bar.completed:
+            self.bars.reset(number)
+        rate = f"{bar.speed:.1f}/s" if bar.speed else ""
         self.bars.update(number, completed=done, total=total, rate=rate, detail=detail)
 
 
