@@ -22,7 +22,7 @@ from benchmarks.machine import known
 from vdsm_bench.devices import choose_device
 from vdsm_bench.files import write_text
 
-#: the one that all others serve first: a lent machine may be gone before the end
+#: the one that all others serve comes first: whoever breaks off has it
 BENCHMARKS = (
     ("step", "--precision", "32,bf16"),
     ("start",),

@@ -134,6 +134,18 @@ def test_pairs_join_two_different_clips_of_one_identity(store):
     assert len(partners) > 2
 
 
+def test_clips_of_one_recording_are_no_pair_where_there_is_another(store, monkeypatch):
+    takes = np.arange(len(store)) // 2  # two windows of each
+    monkeypatch.setattr(store, "recordings", takes)
+    one = sampler(store, image_size=8, frames=4)
+    for step in range(20):
+        for (first, _), _, (second, _), _ in which_clips(store, one.batch("s", step, 18, True)):
+            assert takes[first] != takes[second]
+            assert store.identities[first] == store.identities[second]
+    who = np.flatnonzero(store.identities == 0)[:2]
+    assert sampler(store, indices=who, image_size=8, frames=4).alone == 1
+
+
 def test_an_identity_with_one_clip_is_counted_and_joined_to_itself(store):
     first, second = (np.flatnonzero(store.identities == who)[:2] for who in (0, 1))
     one = sampler(store, indices=[*first, second[0]], image_size=8, frames=4)

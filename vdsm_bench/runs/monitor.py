@@ -196,11 +196,11 @@ class Monitor:
             mine, motion=mine.motion.roll(1, 0), pose=None if pose is None else pose.roll(1, 0)
         )
         frames = self._clips[order]
-        all_, name, t = _joined([mine, theirs, moved]), type(model).__name__, frames.shape[1]
+        asked, name, t = _joined([mine, theirs, moved]), type(model).__name__, frames.shape[1]
         if stage is None:
-            made = check_clip(model.generate(all_, t), f"{name}.generate")
+            made = check_clip(model.generate(asked, t), f"{name}.generate")
         else:
-            made = check_clip(model.regenerate(all_, t, stage), f"{name}.regenerate")
+            made = check_clip(model.regenerate(asked, t, stage), f"{name}.regenerate")
         errors = (made - torch.cat([frames] * 3)).square().flatten(1).mean(1)
         own, *swapped = (each.numpy() for each in errors.double().cpu().chunk(3))
         identity, motion = (tool(self._protocol.table, "swap_gap")(own, each) for each in swapped)
