@@ -1,15 +1,14 @@
 import copy
+import importlib.util
 
 import pytest
 import torch
-from antialiased_cnns import BlurPool
 from torch import nn
 
 from vdsm_bench.contracts import ClipShape
 from vdsm_bench.encoders import blurred_stack
 from vdsm_bench.encoders.blurpool import BlurPoolEncoder
 from vdsm_bench.encoders.blurpool_released import ReleasedBlurPoolEncoder
-from vdsm_bench.encoders.blurred_stack import along, blur
 from vdsm_bench.encoders.timm_backbone import TimmEncoder
 from vdsm_bench.errors import UsageError
 
@@ -139,20 +138,41 @@ def test_a_missing_module_names_the_pip_line():
         import_optional("no_such_thing", package="no-such-thing")
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("height", "width"), [(7, 4), (4, 9), (63, 30)])
-@pytest.mark.parametrize("together", [65_535, 5])
-def test_a_blur_by_products_is_the_pools(stride, height, width, together, monkeypatch):
-    monkeypatch.setattr(blurred_stack, "_TOGETHER", together)
-    pool = BlurPool(3, filt_size=4, stride=stride)
-    ours = torch.randn(2, 3, height, width, requires_grad=True)
-    theirs = ours.detach().clone().requires_grad_()
-    blurred, pooled = blur(ours, along(pool, height), along(pool, width)), pool(theirs)
-    torch.testing.assert_close(blurred, pooled, rtol=1e-5, atol=1e-6)
-    direction = torch.randn_like(pooled)
-    blurred.backward(direction)
-    pooled.backward(direction)
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+#: what Triton's interpreter does on a processor, beside the BlurPool itself
+INTERPRETED = """
+import sys, torch
+from antialiased_cnns import BlurPool
+from vdsm_bench.encoders import blur_kernels
+from vdsm_bench.encoders.blurred_stack import Band, Side, along, blur
+
+torch.manual_seed(0)
+blur_kernels.check(torch.device("cpu"))
+for stride in (1, 2):
+    for height, width, channels in [(7, 4, 3), (4, 9, 1), (33, 6, 40), (3, 70, 20)]:
+        pool = BlurPool(channels, filt_size=4, stride=stride)
+        sides = [along(pool, side) for side in (height, width)]
+        rows, columns = (Side(m, Band.of(m), Band.of(m.t())) for m in sides)
+        # a pixel is a sum of few: as many as the filter has, at edges and on the way back one more
+        assert max(*rows[1:], *columns[1:], key=lambda band: band.width).width <= 5
+        ours = torch.randn(2, channels, height, width, requires_grad=True)
+        theirs = ours.detach().clone().requires_grad_()
+        blurred, pooled = blur(ours, rows, columns, blur_kernels), pool(theirs)
+        torch.testing.assert_close(blurred, pooled, rtol=1e-5, atol=1e-6)
+        assert blurred.permute(0, 2, 3, 1).is_contiguous()
+        direction = torch.randn_like(pooled)
+        blurred.backward(direction)
+        pooled.backward(direction)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+        short = blur(ours.detach().bfloat16(), rows, columns, blur_kernels)
+        assert short.dtype == torch.bfloat16
+        torch.testing.assert_close(short.float(), pooled.detach(), rtol=0.02, atol=0.02)
+print("checked", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_kernel_of_a_blur_is_the_pool(run_python):
+    assert "checked" in run_python(INTERPRETED, TRITON_INTERPRET="1").stderr
 
 
 @pytest.mark.parametrize("encoder", [BlurPoolEncoder, ReleasedBlurPoolEncoder])
@@ -164,8 +184,11 @@ def test_checkpoints_hold_the_filters_and_not_what_follows_from_them(encoder):
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("exact_products")
+@pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("encoder", [BlurPoolEncoder, ReleasedBlurPoolEncoder])
-def test_a_gpu_encodes_as_a_processor_does(encoder):
+def test_a_gpu_encodes_as_a_processor_does(encoder, kernels, monkeypatch):
+    if not kernels:
+        monkeypatch.setattr(blurred_stack, "_kernels", lambda pictures: None)
     here = encoder(clip=CLIP)
     there = copy.deepcopy(here).cuda()
     frames = torch.rand(3, 3, 64, 64)
@@ -176,3 +199,5 @@ def test_a_gpu_encodes_as_a_processor_does(encoder):
     torch.testing.assert_close(found.cpu(), features, rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(there.parameters(), here.parameters(), strict=True):
         assert (mine.grad.cpu() - theirs.grad).norm() <= 1e-4 * theirs.grad.norm()
+    if kernels:
+        assert blurred_stack._kernels(torch.zeros(1, device="cuda")) is not None

@@ -9,9 +9,6 @@ kernel of our own where Triton is there, as it is beside torch on Linux.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -20,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from vdsm_bench.kernels import kernels_for
 
 #: patches made at a time on a CPU, in bytes: they are added up while they are in its cache
 _CACHE_BYTES = 8 * 2**20
@@ -102,29 +101,7 @@ class _Upconvolution(torch.autograd.Function):
 
 def _kernels(pictures: Tensor) -> ModuleType | None:
     """Returns the kernels for these pictures, or None where torch's operators have to do."""
-    fits = pictures.is_cuda and pictures.dtype in (torch.float32, torch.bfloat16)
-    return _kernels_of(pictures.device) if fits else None
-
-
-@functools.cache
-def _kernels_of(device: torch.device) -> ModuleType | None:
-    try:
-        kernels = importlib.import_module("vdsm_bench.decoders.overlap_kernels")
-        ones = torch.ones(1, 1, 16, device=device)
-        summed = kernels.add_up(ones, ones[0, :, :1].contiguous(), (1, 1, 1, 1))
-        if summed.sum().item() != 8 or kernels.cut(summed).sum().item() != 8:
-            raise ArithmeticError("its sums are wrong")
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever it is: Triton, its compiler or the device
-        warnings.warn(
-            f"decoders run on torch's operators, which is slower, because Triton does not work "
-            f"here: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        return None
-    return kernels
+    return kernels_for("vdsm_bench.decoders.overlap_kernels", pictures)
 
 
 def _parts(pictures: Tensor, patch: int) -> Iterator[slice]:

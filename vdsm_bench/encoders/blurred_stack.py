@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-#: products in one batch: cuBLAS has taken no more of them at once
-_TOGETHER = 65_535
+from vdsm_bench.kernels import kernels_for
+
+
+class Band(NamedTuple):
+    """Where a matrix ``[O, L]`` may differ from zero.
+
+    Row i does in ``width`` columns from ``i * step // per - before``, moved to where all exist.
+    """
+
+    step: int
+    per: int
+    before: int
+    width: int
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Band:
+        """Returns the narrowest band that climbs as the matrix does."""
+        rows, columns = matrix.shape
+        ratio = round(max(rows, columns) / min(rows, columns))
+        step, per = (ratio, 1) if columns > rows else (1, ratio)
+        used = (matrix != 0).int()
+        first, last = used.argmax(1), columns - 1 - used.flip(1).argmax(1)
+        diagonal = torch.arange(rows) * step // per
+        before = int((diagonal - first).max())
+        width = int((last - (diagonal - before).clamp(min=0)).max()) + 1
+        return cls(step, per, before, width)
+
+
+class Side(NamedTuple):
+    """What a BlurPool does along one side: a matrix ``[O, L]``, its band and that of its transpose.
+
+    On the way back the transpose does it.
+    """
+
+    matrix: Tensor
+    band: Band
+    back: Band
 
 
 class BlurredStack(nn.Sequential):
-    """Layers of which some are BlurPools; on a GPU each of those is two matrix products.
+    """Layers of which some are BlurPools; on a GPU those are a kernel of our own.
 
-    A blur is linear and takes rows and columns in turn, edges included: R x C^T for every channel.
-    On a GPU, whose depthwise convolution and reflected edges take most of an encoder's time, the
-    products take little; on a CPU they gain nothing, and at 64 x 64 they take longer.
+    A GPU's depthwise convolution and reflected edges take most of an encoder's time. Where Triton
+    is not there, as where the layers are on a CPU, a BlurPool is the layer that it is.
 
     Args:
         layers: in turn; a BlurPool is told by its filter.
@@ -26,13 +62,15 @@ class BlurredStack(nn.Sequential):
 
     def __init__(self, *layers: nn.Module, frames: Tensor) -> None:
         super().__init__(*layers)
+        self._bands: dict[str, tuple[Band, Band]] = {}
         with torch.no_grad():
             for index, layer in enumerate(self):
                 if _is_blur(layer):
-                    rows, columns = (along(layer, side) for side in frames.shape[2:])
-                    # not in checkpoints: they follow from the filter
-                    self.register_buffer(f"rows_{index}", rows, persistent=False)
-                    self.register_buffer(f"columns_{index}", columns, persistent=False)
+                    for name, side in zip(("rows", "columns"), frames.shape[2:], strict=True):
+                        matrix = along(layer, side)
+                        # not in checkpoints: they follow from the filter
+                        self.register_buffer(f"{name}_{index}", matrix, persistent=False)
+                        self._bands[f"{name}_{index}"] = Band.of(matrix), Band.of(matrix.t())
                 frames = layer(frames)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -40,20 +78,32 @@ class BlurredStack(nn.Sequential):
         # channels last: half the time on a CPU, where the blur's depthwise convolution dominates
         seen = input.contiguous(memory_format=torch.channels_last)
         for index, layer in enumerate(self):
-            if seen.is_cuda and _is_blur(layer):
-                rows = self.get_buffer(f"rows_{index}")
-                seen = blur(seen, rows, self.get_buffer(f"columns_{index}"))
-            else:
+            kernels = _kernels(seen) if _is_blur(layer) else None
+            if kernels is None:
                 seen = layer(seen)
+            else:
+                rows, columns = self._side(f"rows_{index}"), self._side(f"columns_{index}")
+                seen = blur(seen, rows, columns, kernels)
         return seen
+
+    def _side(self, name: str) -> Side:
+        return Side(self.get_buffer(name), *self._bands[name])
 
 
 def _is_blur(layer: nn.Module) -> bool:
     return isinstance(getattr(layer, "filt", None), Tensor)
 
 
+def _kernels(pictures: Tensor) -> ModuleType | None:
+    """Returns the kernels for these pictures, or None where a BlurPool itself has to do."""
+    return kernels_for("vdsm_bench.encoders.blur_kernels", pictures)
+
+
 def along(pool: Any, side: int) -> Tensor:
-    """Returns what a BlurPool does to a row or column of ``side`` pixels: ``[shorter, side]``."""
+    """Returns what a BlurPool does to a row or column of ``side`` pixels: ``[shorter, side]``.
+
+    It is linear and takes rows and columns in turn, edges included: R x C^T for every channel x.
+    """
     # the filter's sum over columns, moved down the rows of the identity; its padded columns go
     taps = pool.filt[:1].sum(3, keepdim=True)
     before = pool.pad_sizes[0]
@@ -62,23 +112,45 @@ def along(pool: Any, side: int) -> Tensor:
     return blurred[0, 0, :, before : before + side].contiguous()
 
 
-def blur(pictures: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Computes rows x columns^T for every channel x of ``[N, C, H, W]``, channels last in memory.
+def blur(pictures: Tensor, rows: Side, columns: Side, kernels: ModuleType) -> Tensor:
+    """Computes R x C^T for every channel x of ``[N, C, H, W]``, channels last in memory.
 
     Args:
         pictures: the x.
-        rows: ``[H', H]``.
-        columns: ``[W', W]``.
+        rows: R ``[H', H]``.
+        columns: C ``[W', W]``.
+        kernels: :mod:`vdsm_bench.encoders.blur_kernels`.
 
     Returns:
         ``[N, C, H', W']``.
     """
+    blurred: Tensor = _Blur.apply(pictures, rows, columns, kernels)  # type: ignore[no-untyped-call]
+    return blurred
+
+
+class _Blur(torch.autograd.Function):
+    """Columns in turn, then rows; on the way back the same with transposes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, pictures: Tensor, rows: Side, columns: Side, kernels: ModuleType
+    ) -> Tensor:
+        ctx.rows, ctx.columns, ctx.kernels = rows, columns, kernels
+        return _both(pictures, rows[:2], columns[:2], kernels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, columns = ((side.matrix.t(), side.back) for side in (ctx.rows, ctx.columns))
+        return _both(grads[0], rows, columns, ctx.kernels), None, None, None
+
+
+def _both(
+    pictures: Tensor, rows: tuple[Tensor, Band], columns: tuple[Tensor, Band], kernels: ModuleType
+) -> Tensor:
     x = pictures.permute(0, 2, 3, 1).contiguous()
     n, height, width, channels = x.shape
-    some = [
-        torch.bmm(columns.expand(len(part), -1, -1), part)
-        for part in torch.split(x.view(n * height, width, channels), _TOGETHER)
-    ]
-    x = some[0] if len(some) == 1 else torch.cat(some)
-    x = torch.bmm(rows.expand(n, -1, -1), x.view(n, height, -1))
-    return x.view(n, len(rows), len(columns), channels).permute(0, 3, 1, 2)
+    x = kernels.band_product(x.view(n * height, width, channels), *columns)
+    x = kernels.band_product(x.view(n, height, -1), *rows)
+    made: Tensor = x.view(n, -1, len(columns[0]), channels).permute(0, 3, 1, 2)
+    return made

@@ -1,0 +1,38 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vdsm_bench import kernels
+
+NAME = "vdsm_bench.decoders.overlap_kernels"
+HERE = torch.device("cpu")
+
+
+def test_where_triton_is_missing_torchs_operators_do_it_and_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, NAME, None)
+    with pytest.warns(RuntimeWarning, match=r"Triton does not work here: ModuleNotFoundError"):
+        assert kernels._checked.__wrapped__(NAME, HERE) is None
+
+
+def test_kernels_that_do_not_sum_are_not_used(monkeypatch):
+    def check(device):
+        raise ArithmeticError("its sums are wrong")
+
+    monkeypatch.setitem(sys.modules, NAME, SimpleNamespace(check=check))
+    with pytest.warns(RuntimeWarning, match="ArithmeticError: its sums are wrong"):
+        assert kernels._checked.__wrapped__(NAME, HERE) is None
+
+
+def test_a_full_gpu_is_no_reason_to_do_without(monkeypatch):
+    def check(device):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setitem(sys.modules, NAME, SimpleNamespace(check=check))
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels._checked.__wrapped__(NAME, HERE)
+
+
+def test_a_processor_has_no_kernels():
+    assert kernels.kernels_for(NAME, torch.zeros(1)) is None
