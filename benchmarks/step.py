@@ -142,25 +142,33 @@ def _summary(times: Sequence[Taken]) -> dict[str, float]:
 
 
 def render(runs: Sequence[dict[str, Any]]) -> str:
-    """Returns the page: the newest run in full, then a line for each stage of every run."""
-    newest = runs[0]
-    lines = ["# One optimisation step", "", f"`{newest['command']}`", "", describe(newest), ""]
+    """Returns the page: every device's newest run in full, then a line for each stage of all."""
+    newest: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        newest.setdefault(run["machine"]["device"], run)
+    lines = ["# One optimisation step", ""]
+    for run in newest.values():
+        lines += _in_full(run)
+    if len(runs) > 1:
+        rows = [_line(run, row) for run in runs for row in run["rows"]]
+        lines += ["## Every run", "", table(_HISTORY, rows), ""]
+    return "\n".join(lines)
+
+
+def _in_full(run: dict[str, Any]) -> list[str]:
+    lines = [f"`{run['command']}`", "", describe(run), ""]
     for arrangement, title in (
         ("stock", "Plain loops as torch is installed, the program as it sets itself up"),
         ("same", "Both on the program's allocator, in one process"),
     ):
         rows = [
-            [*_times(row, row[arrangement]), _goal(row, newest["machine"]["device"], arrangement)]
-            for row in newest["rows"]
+            [*_times(row, row[arrangement]), _goal(row, run["machine"]["device"], arrangement)]
+            for row in run["rows"]
             if arrangement in row
         ]
         if rows:
             lines += [f"{title} (median, from min to max):", "", table(_TIMES, rows), ""]
-    lines += [table(_COUNTS, [_counts(row) for row in newest["rows"]]), ""]
-    if len(runs) > 1:
-        rows = [_line(run, row) for run in runs for row in run["rows"]]
-        lines += ["## Every run", "", table(_HISTORY, rows), ""]
-    return "\n".join(lines)
+    return [*lines, table(_COUNTS, [_counts(row) for row in run["rows"]]), ""]
 
 
 def _name(row: dict[str, Any]) -> str:

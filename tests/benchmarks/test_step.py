@@ -121,6 +121,16 @@ def test_history_keeps_every_run_and_the_page_begins_with_the_newest(tmp_path, m
     assert "2026-01-01T00:00:00" not in page.partition("## Every run")[0]
 
 
+def test_the_page_has_the_newest_run_of_every_device_in_full():
+    about = {"processor": "a chip", "cores": 2, "threads": 2}
+    runs = [
+        {"date": date, "commit": "c", "command": "step", "machine": {**about, "device": device}}
+        for date, device in (("day 3", "cpu"), ("day 2", "a GPU"), ("day 1", "cpu"))
+    ]
+    page = step.render([{**run, "rows": []} for run in runs])
+    assert [date for date in ("day 3", "day 2", "day 1") if date in page] == ["day 3", "day 2"]
+
+
 def test_one_command_measures_and_records(tmp_path):
     command = f"-m benchmarks.step {QUICK['step']} --threads 1 --out"
     done = subprocess.run(
