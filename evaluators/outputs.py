@@ -259,7 +259,10 @@ class RenderedOutputs(Outputs):
 
 @contextmanager
 def _scoring(subject: Subject) -> Iterator[None]:
-    """No gradients, and evaluation mode for networks; every module's own mode is put back."""
+    """No gradients, and evaluation mode for networks; every module's own mode is put back.
+
+    Not inference mode: a model that fits its codes by gradient descent could not leave it again.
+    """
     modules = list(subject.modules()) if isinstance(subject, nn.Module) else []
     before = [module.training for module in modules]
     try:

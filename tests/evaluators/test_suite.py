@@ -180,6 +180,18 @@ def test_a_model_is_scored_in_evaluation_mode_and_put_back(judge, request_):
     assert not model.frozen.training
 
 
+def test_a_model_may_fit_its_codes_by_gradient_descent(judge, request_):
+    class Fitter(Copier):
+        def encode(self, clip):
+            goal = super().encode(clip)
+            with torch.enable_grad():
+                colour = torch.zeros_like(goal.identity, requires_grad=True)
+                (step,) = torch.autograd.grad((colour - goal.identity).square().sum() / 2, colour)
+            return Codes(-step, goal.motion)
+
+    assert scores(Fitter(), judge, request_) == scores(Copier(), judge, request_)
+
+
 def test_codes_tell_what_they_hold(judge, request_):
     found = scores(Copier(), judge, request_)
     result = evaluate(Copier(), judge, request_, EVALUATORS)
