@@ -142,17 +142,26 @@ def _summary(times: Sequence[Taken]) -> dict[str, float]:
 
 
 def render(runs: Sequence[dict[str, Any]]) -> str:
-    """Returns the page: every device's newest run in full, then a line for each stage of all."""
-    newest: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        newest.setdefault(run["machine"]["device"], run)
+    """Returns the page: the newest runs in full, then a line for each stage of every run.
+
+    Of a device, which may be a processor, the newest run and those that have stages it lacks.
+    """
     lines = ["# One optimisation step", ""]
-    for run in newest.values():
-        lines += _in_full(run)
+    shown: dict[str, set[str]] = {}
+    for run in runs:
+        stages = {f"{_name(row)} {row['stage']}" for row in run["rows"]}
+        device = _device(run["machine"])
+        if device not in shown or stages - shown[device]:
+            lines += _in_full(run)
+            shown.setdefault(device, set()).update(stages)
     if len(runs) > 1:
         rows = [_line(run, row) for run in runs for row in run["rows"]]
         lines += ["## Every run", "", table(_HISTORY, rows), ""]
     return "\n".join(lines)
+
+
+def _device(about: dict[str, Any]) -> str:
+    return str(about["processor"] if about["device"] == "cpu" else about["device"])
 
 
 def _in_full(run: dict[str, Any]) -> list[str]:
@@ -226,7 +235,7 @@ def _line(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
     return [
         run["date"][:16],
         run["commit"],
-        about["device"] if about["device"] != "cpu" else about["processor"],
+        _device(about),
         about["threads"],
         _name(row),
         row["stage"],

@@ -34,5 +34,12 @@ def test_a_full_gpu_is_no_reason_to_do_without(monkeypatch):
         kernels._checked.__wrapped__(NAME, HERE)
 
 
-def test_a_processor_has_no_kernels():
-    assert kernels.kernels_for(NAME, torch.zeros(1)) is None
+@pytest.mark.parametrize(
+    ("gpu", "kind", "there"),
+    [(True, torch.float32, True), (True, torch.bfloat16, True), (True, torch.float64, False),
+     (True, torch.float16, False), (False, torch.float32, False)],
+)  # fmt: skip
+def test_kernels_are_for_two_types_on_a_gpu(gpu, kind, there, monkeypatch):
+    monkeypatch.setattr(kernels, "_checked", lambda module, device: "kernels")
+    tensor = SimpleNamespace(is_cuda=gpu, dtype=kind, device="a GPU")
+    assert kernels.kernels_for(NAME, tensor) == ("kernels" if there else None)

@@ -14,9 +14,11 @@ from torch import Tensor
 def kernels_for(module: str, tensor: Tensor) -> ModuleType | None:
     """Returns a module of Triton kernels for a tensor, or None where torch's operators have to do.
 
+    They do float32 and bfloat16 on a GPU, where Triton works.
+
     Args:
         module: its full name; its ``check(device)`` raises where what it computes is wrong.
-        tensor: what they are to work on; on a GPU, float32 or bfloat16.
+        tensor: what they are to work on.
     """
     fits = tensor.is_cuda and tensor.dtype in (torch.float32, torch.bfloat16)
     return _checked(module, tensor.device) if fits else None
@@ -31,8 +33,8 @@ def _checked(module: str, device: torch.device) -> ModuleType | None:
         raise
     except Exception as error:  # whatever it is: Triton, its compiler or the device
         warnings.warn(
-            f"{module} gives way to torch's operators, which is slower, because Triton does not "
-            f"work here: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            f"{module.split('.')[1]} run on torch's operators, which is slower, because Triton "
+            f"does not work here: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -121,14 +121,30 @@ def test_history_keeps_every_run_and_the_page_begins_with_the_newest(tmp_path, m
     assert "2026-01-01T00:00:00" not in page.partition("## Every run")[0]
 
 
-def test_the_page_has_the_newest_run_of_every_device_in_full():
-    about = {"processor": "a chip", "cores": 2, "threads": 2}
-    runs = [
-        {"date": date, "commit": "c", "command": "step", "machine": {**about, "device": device}}
-        for date, device in (("day 3", "cpu"), ("day 2", "a GPU"), ("day 1", "cpu"))
-    ]
-    page = step.render([{**run, "rows": []} for run in runs])
-    assert [date for date in ("day 3", "day 2", "day 1") if date in page] == ["day 3", "day 2"]
+def test_the_page_has_the_newest_run_of_every_device_in_full_and_what_that_lacks(monkeypatch):
+    monkeypatch.setattr(step, "_in_full", lambda run: [run["date"]])
+    monkeypatch.setattr(step, "_line", lambda run, row: [])
+
+    def run(date, device, processor, *stages):
+        rows = [{"setting": "mug", "preset": "paper", "stage": stage} for stage in stages]
+        return {
+            "date": date,
+            "machine": {"device": device, "processor": processor},
+            "rows": rows,
+        }
+
+    page = step.render(
+        [
+            run("day 5", "cpu", "old chip", "pretrain", "sequence"),
+            run("day 4", "a GPU", "old chip", "pretrain"),
+            run("day 3", "cpu", "new chip", "pretrain"),
+            run("day 2", "a GPU", "old chip", "pretrain", "sequence"),
+            run("day 1", "cpu", "old chip", "pretrain"),
+        ]
+    )
+    assert [line for line in page.splitlines() if line.startswith("day")] == [
+        "day 5", "day 4", "day 3", "day 2",
+    ]  # fmt: skip
 
 
 def test_one_command_measures_and_records(tmp_path):

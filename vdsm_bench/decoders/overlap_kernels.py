@@ -93,10 +93,10 @@ def cut(pictures: Tensor) -> Tensor:
 
 
 def check(device: torch.device) -> None:
-    """Sees whether kernels run and sum.
+    """Sees whether kernels run and sum what they should.
 
     Raises:
-        ArithmeticError: they run, and do not.
+        ArithmeticError: they run, and their sums are wrong.
     """
     ones = torch.ones(1, 1, 16, device=device)
     summed = add_up(ones, ones[0, :, :1].contiguous(), (1, 1, 1, 1))

@@ -63,12 +63,15 @@ def band_product(given: Tensor, matrix: Tensor, band: Band) -> Tensor:
 
 
 def check(device: torch.device) -> None:
-    """Sees whether kernels run and sum.
+    """Sees whether kernels run and sum what they should.
 
     Raises:
-        ArithmeticError: they run, and do not.
+        ArithmeticError: they run, and their sums are wrong.
     """
-    matrix = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    made = band_product(torch.ones(1, 2, 1, device=device), matrix.to(device), Band.of(matrix))
-    if made.flatten().tolist() != [3.0, 7.0]:
-        raise ArithmeticError("its sums are wrong")
+    given = torch.arange(40.0).view(2, 5, 4)
+    matrix = torch.tensor([[1.0, 2.0, 0.0, 0.0, 0.0], [0.0, 3.0, 4.0, 5.0, 0.0], [0, 0, 0, 6.0, 7]])
+    for side in (matrix, matrix.t()):
+        x = given[:, : side.shape[1]].contiguous()
+        made = band_product(x.to(device), side.to(device), Band.of(side))
+        if not torch.equal(made.cpu(), side @ x):
+            raise ArithmeticError("its sums are wrong")

@@ -16,7 +16,8 @@ from vdsm_bench.kernels import kernels_for
 class Band(NamedTuple):
     """Where a matrix ``[O, L]`` may differ from zero.
 
-    Row i does in ``width`` columns from ``i * step // per - before``, moved to where all exist.
+    Row i may in ``width`` columns, of which the first is ``i * step // per - before``, moved inside
+    the matrix.
     """
 
     step: int
@@ -32,16 +33,21 @@ class Band(NamedTuple):
         step, per = (ratio, 1) if columns > rows else (1, ratio)
         used = (matrix != 0).int()
         first, last = used.argmax(1), columns - 1 - used.flip(1).argmax(1)
-        diagonal = torch.arange(rows) * step // per
-        before = int((diagonal - first).max())
-        width = int((last - (diagonal - before).clamp(min=0)).max()) + 1
-        return cls(step, per, before, width)
+        diagonal = torch.arange(rows, device=matrix.device) * step // per
+        for width in range(int((last - first).max()) + 1, columns):
+            # rows at the edges are moved into the matrix, and bind nothing
+            least = (diagonal - first)[first < columns - width].tolist()
+            most = (diagonal - last + width - 1)[last >= width].tolist()
+            before = max(least, default=min(most, default=0))
+            if before <= min(most, default=before):
+                return cls(step, per, before, width)
+        return cls(step, per, 0, columns)
 
 
 class Side(NamedTuple):
     """What a BlurPool does along one side: a matrix ``[O, L]``, its band and that of its transpose.
 
-    On the way back the transpose does it.
+    The gradient is the transpose's.
     """
 
     matrix: Tensor
@@ -52,8 +58,8 @@ class Side(NamedTuple):
 class BlurredStack(nn.Sequential):
     """Layers of which some are BlurPools; on a GPU those are a kernel of our own.
 
-    A GPU's depthwise convolution and reflected edges take most of an encoder's time. Where Triton
-    is not there, as where the layers are on a CPU, a BlurPool is the layer that it is.
+    A GPU's depthwise convolution and reflected edges take most of an encoder's time. Where the
+    kernel cannot do it (:func:`vdsm_bench.kernels.kernels_for`), a BlurPool is the layer it is.
 
     Args:
         layers: in turn; a BlurPool is told by its filter.
@@ -100,7 +106,7 @@ def _kernels(pictures: Tensor) -> ModuleType | None:
 
 
 def along(pool: Any, side: int) -> Tensor:
-    """Returns what a BlurPool does to a row or column of ``side`` pixels: ``[shorter, side]``.
+    """Returns what a BlurPool does to a row or column of ``side`` pixels: ``[blurred, side]``.
 
     It is linear and takes rows and columns in turn, edges included: R x C^T for every channel x.
     """
@@ -114,6 +120,8 @@ def along(pool: Any, side: int) -> Tensor:
 
 def blur(pictures: Tensor, rows: Side, columns: Side, kernels: ModuleType) -> Tensor:
     """Computes R x C^T for every channel x of ``[N, C, H, W]``, channels last in memory.
+
+    Sums are float32; what is bfloat16 is rounded between columns and rows too.
 
     Args:
         pictures: the x.
@@ -151,6 +159,7 @@ def _both(
     x = pictures.permute(0, 2, 3, 1).contiguous()
     n, height, width, channels = x.shape
     x = kernels.band_product(x.view(n * height, width, channels), *columns)
-    x = kernels.band_product(x.view(n, height, -1), *rows)
-    made: Tensor = x.view(n, -1, len(columns[0]), channels).permute(0, 3, 1, 2)
+    blurred = len(rows[0]), len(columns[0])
+    x = kernels.band_product(x.view(n, height, blurred[1] * channels), *rows)
+    made: Tensor = x.view(n, *blurred, channels).permute(0, 3, 1, 2)
     return made
