@@ -179,6 +179,25 @@ def test_three_looks_in_a_row_after_the_beginning_ring(table, stage, looks, ring
     assert isinstance(alarm(stage, looked(stage, looks)), CollapsedError) == rings
 
 
+@pytest.mark.parametrize(
+    ("shut", "warm_up", "again", "looks", "said"),
+    [
+        (0.25, 8, False, NO_POSE, True),
+        (0.25, 8, False, IDLE, False),  # not the code that begins late
+        (0.25, 8, True, NO_POSE, False),
+        (0.25, 0, False, NO_POSE, False),  # nothing rises
+        (0.0, 8, False, NO_POSE, False),  # nothing begins late
+    ],
+)
+def test_what_might_have_kept_a_pose_alive_is_said(table, shut, warm_up, again, looks, said):
+    changed = {"warm_up": warm_up, "warm_up_again": again}
+    settings = {**SETTINGS, "pretrain": SETTINGS["pretrain"].model_copy(update=changed)}
+    alarm = CollapseAlarm(table, vdsm_of(KEPT, pose_shut=shut), settings)
+    rung = alarm("pretrain", looked("pretrain", [looks] * 8))
+    assert ("--set training.pretrain.warm_up_again=true" in rung.hint) == said
+    assert "the same command without --stop-on-collapse" in rung.hint
+
+
 def test_a_shut_pose_is_waited_for(table):
     longer = {**SETTINGS, "pretrain": SETTINGS["pretrain"].model_copy(update={"epochs": 11})}
     late = CollapseAlarm(table, build(pose_shut=0.3), longer)  # from 0.65 of 11 epochs on

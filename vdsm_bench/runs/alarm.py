@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import VideoModel
+from vdsm_bench.contracts import Stage, VideoModel
 from vdsm_bench.errors import CollapsedError
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.protocol import tool
 from vdsm_bench.training.journal import Look
+from vdsm_bench.training.step import openings
 
 #: looks in a row that have to show a code of no use
 LOOKS = 3
@@ -60,6 +61,11 @@ class CollapseAlarm:
             name: min(math.ceil(0.5 * settings.epochs), max(0, settings.epochs - LOOKS))
             for name, settings in training.items()
         }
+        self._would_rise = {
+            stage.name
+            for stage in model.stages()
+            if stage.name in training and _would_rise_again(stage, training[stage.name])
+        }
 
     def __call__(self, stage: str, looks: Sequence[Look]) -> CollapsedError | None:
         """Returns the error to stop with, or None.
@@ -74,12 +80,27 @@ class CollapseAlarm:
             found = [self._idle(look.figures, moving).get(code) for look in last]
             reasons = [reason for reason in found if reason]
             if len(reasons) == LOOKS:
-                return self._error(stage, last[-1].epoch + 1, reasons[-1])
+                slower = code == moving and stage in self._would_rise
+                return _error(stage, last[-1].epoch + 1, reasons[-1], slower=slower)
         return None
 
-    def _error(self, stage: str, epoch: int, reason: str) -> CollapsedError:
-        return CollapsedError(
-            f"Training has collapsed: {reason}, and so at the last {LOOKS} looks, up to epoch "
-            f"{epoch} of stage '{stage}'.",
-            hint="the same command without --stop-on-collapse   (trains on from here)",
+
+def _would_rise_again(stage: Stage, settings: StageSettings) -> bool:
+    """Returns whether ``warm_up_again``, which is not set, would change the learning rate."""
+    again = settings.model_copy(update={"warm_up_again": True})
+    differ = len(openings(stage, again)) > len(openings(stage, settings))
+    return differ and settings.warm_up > 0
+
+
+def _error(stage: str, epoch: int, reason: str, *, slower: bool) -> CollapsedError:
+    hint = "the same command without --stop-on-collapse   (trains on from here)"
+    if slower:
+        hint = (
+            f"--set training.{stage}.warm_up_again=true   (another cell, whose learning rate rises "
+            f"again when the code begins to learn), or {hint}"
         )
+    return CollapsedError(
+        f"Training has collapsed: {reason}, and so at the last {LOOKS} looks, up to epoch {epoch} "
+        f"of stage '{stage}'.",
+        hint=hint,
+    )
