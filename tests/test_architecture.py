@@ -13,6 +13,7 @@ TIERS = {
     "vdsm_bench.files": 1,
     "vdsm_bench.optional": 1,
     "vdsm_bench.initialisation": 1,
+    "vdsm_bench.kernels": 1,
     "vdsm_bench.resampling": 1,
     "vdsm_bench.contracts": 1,
     "vdsm_bench.signatures": 1,
@@ -34,7 +35,9 @@ TIERS = {
     "vdsm_bench": 0,
 }
 #: modules without any knowledge of the frame, which components may use too
-LEAVES = ("errors", "seeding", "config", "optional", "files", "initialisation", "resampling")
+LEAVES = (
+    "errors", "seeding", "config", "optional", "files", "initialisation", "kernels", "resampling",
+)  # fmt: skip
 COMPONENTS = ("encoders", "decoders", "models", "evaluators", "baselines")
 
 
