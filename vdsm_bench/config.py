@@ -76,6 +76,11 @@ class StageSettings(Settings):
             the full rate otherwise.
         cool_down: share of the steps, at the end, over which the learning rate falls linearly
             to a twentieth.
+
+    Deviation:
+        VDSM's paper has a constant learning rate and clips no gradient, as the defaults are. The
+        presets ``small`` and ``medium`` clip, warm up and cool down; ``warm_up_again`` keeps a
+        pose alive that is shut at first (docs/recipe.md).
     """
 
     epochs: int = Field(ge=1)

@@ -183,7 +183,13 @@ torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 for parameter, gradient in zip(encoder.parameters(), gradients):
     torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
 assert encoder(frames[:0]).shape == (0, encoder.feature_dim)
-print("checked", file=sys.stderr)
+
+right = blur_kernels.band_product
+blur_kernels.band_product = lambda x, matrix, band: right(x.flip(1), matrix, band)
+try:
+    blur_kernels.check(torch.device("cpu"))
+except ArithmeticError:
+    print("checked", file=sys.stderr)
 """
 
 
@@ -202,11 +208,13 @@ def test_checkpoints_hold_the_filters_and_not_what_follows_from_them(encoder):
 @pytest.mark.gpu
 @pytest.mark.usefixtures("exact_products")
 @pytest.mark.parametrize("kernels", [True, False])
-@pytest.mark.parametrize(("kind", "near"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(
+    ("kind", "near", "steep"), [(torch.float32, 1e-4, 1e-4), (torch.bfloat16, 0.02, 0.1)]
+)
 @pytest.mark.parametrize(
     ("encoder", "width"), [(BlurPoolEncoder, 80), (ReleasedBlurPoolEncoder, 64)]
 )
-def test_a_gpu_encodes_as_a_processor_does(encoder, width, kind, near, kernels, monkeypatch):
+def test_a_gpu_encodes_as_a_processor_does(encoder, width, kind, near, steep, kernels, monkeypatch):
     if not kernels:
         monkeypatch.setattr(blurred_stack, "_kernels", lambda pictures: None)
     torch.manual_seed(0)
@@ -221,6 +229,6 @@ def test_a_gpu_encodes_as_a_processor_does(encoder, width, kind, near, kernels, 
     features.backward(upstream)
     assert (found.cpu() - features).norm() <= near * features.norm()
     for mine, theirs in zip(there.parameters(), here.parameters(), strict=True):
-        assert (mine.grad.cpu() - theirs.grad).norm() <= near * theirs.grad.norm()
+        assert (mine.grad.cpu() - theirs.grad).norm() <= steep * theirs.grad.norm()
     if kernels:
         assert blurred_stack._kernels(torch.zeros(1, device="cuda")) is not None

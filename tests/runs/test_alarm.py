@@ -10,7 +10,7 @@ import torch
 from tests.models.tiny import CLIP, build
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Factor, LabelledClips
-from vdsm_bench.errors import CollapsedError
+from vdsm_bench.errors import CollapsedError, UsageError
 from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, settling
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 from vdsm_bench.runs.monitor import Monitor
@@ -196,6 +196,13 @@ def test_what_might_have_kept_a_pose_alive_is_said(table, shut, warm_up, again, 
     rung = alarm("pretrain", looked("pretrain", [looks] * 8))
     assert ("--set training.pretrain.warm_up_again=true" in rung.hint) == said
     assert "the same command without --stop-on-collapse" in rung.hint
+
+
+def test_that_a_stage_has_no_settings_is_for_the_trainer_to_say(table, tmp_path):
+    model, lacking = vdsm_of(KEPT), {"pretrain": SETTINGS["pretrain"]}
+    alarm = CollapseAlarm(table, model, lacking)
+    with pytest.raises(UsageError, match="No training settings for stage 'sequence'"):
+        Trainer(model, lacking, Colours(), folder=tmp_path, seed=0, alarm=alarm)
 
 
 def test_a_shut_pose_is_waited_for(table):
