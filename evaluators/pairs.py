@@ -128,7 +128,7 @@ def pair_list(labels: Mapping[str, Integers], factors: Sequence[Factor], count: 
     strata = [rows for rows in strata if len(rows)]
     if not strata:
         raise ProtocolError(
-            "No two test clips differ in both identity and action "
+            "No two of the clips differ in both identity and action "
             f"({', '.join(factor.name for factor in factors)}); transfers cannot be scored.",
             hint="hold out more clips, or choose another split (--set data.split=clips)",
         )

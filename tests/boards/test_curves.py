@@ -1,4 +1,6 @@
-from vdsm_bench.boards.curves import epoch_figures
+from PIL import Image
+
+from vdsm_bench.boards.curves import epoch_figures, write_curves
 from vdsm_bench.training.journal import Journal
 
 
@@ -15,3 +17,23 @@ def test_looks_with_epochs_between_them_stand_at_their_epochs(tmp_path):
 
 def test_a_cell_that_has_no_log_has_no_looks(tmp_path):
     assert epoch_figures(tmp_path) == {}
+
+
+def test_what_no_cell_has_gets_no_panel_and_accuracies_reach_up_to_one(tmp_path):
+    def drawn(name, figure, values):
+        journal = Journal(tmp_path / name / "train.jsonl", ["first"])
+        for epoch, value in enumerate(values):
+            journal.write("first", epoch, epoch, {"epoch_figures": {figure: value}})
+        write_curves(tmp_path / f"{name}.png", {name: tmp_path / name})
+        with Image.open(tmp_path / f"{name}.png") as sheet:
+            line = [
+                row
+                for row in range(sheet.height - 60)
+                if any(sheet.getpixel((x, row)) == (31, 119, 180) for x in range(150, 790))
+            ]
+            return sheet.height, line[0]
+
+    one, full = drawn("gap", "swap_gap", [0.2, 0.2])
+    same, low = drawn("chance", "dynamic_accuracy", [0.2, 0.2])
+    assert same == one < 300  # one panel of 120
+    assert low > full + 60  # at a fifth of its panel, not at its top

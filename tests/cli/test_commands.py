@@ -290,13 +290,21 @@ variants:
 """
 
 
+def has_two_curves(picture):
+    with Image.open(picture) as sheet:
+        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
+    return {(31, 119, 180), (214, 39, 40)} <= colours
+
+
 def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(SUITE)
     suite = ["--suite", str(path)]
     plan = call(capsys, "run", *suite, "--dry-run").out.splitlines()
     assert plan[-1] == "4 cells, 0 of them done"
-    answer = call(capsys, "run", *suite, "--only", "wi*", "--device", "cpu", expect=1)
+    wide = ["--only", "wi*", "--judge-looks", "--device", "cpu"]
+    answer = call(capsys, "run", *suite, *wide, expect=1)
+    assert "dynamic_accuracy" in answer.err
     assert "toy-squares/toy[code=9]/smoke-seed0 (wide): done" in answer.out
     assert "toy-squares/diverging[code=9]/smoke-seed0 (wide): diverged" in answer.out
     assert f"vdsm-bench leaderboard --suite {path}" in answer.err
@@ -311,16 +319,16 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
     ]  # fmt: skip
     picture = tmp_path / "curves.png"
     table = call(capsys, "leaderboard", *suite, "--curves", str(picture)).out
-    with Image.open(picture) as sheet:
-        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
-    assert {(31, 119, 180), (214, 39, 40)} <= colours  # the curves of the cells that there are
+    assert has_two_curves(picture)  # the curves of the cells that there are
     for option in ("--all", "--reported"):
         assert "not about a suite" in call(capsys, "leaderboard", *suite, option, expect=2).err
     two = ["--model", "toy", "--model", "toy[code=9]", "--only", "base"]
     call(capsys, "leaderboard", *suite, *two, "--curves", str(picture))
-    with Image.open(picture) as sheet:
-        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
-    assert {(31, 119, 180), (214, 39, 40)} <= colours  # two instances, two curves
+    assert has_two_curves(picture)  # two instances, two curves
+    alone = ["--preset", "smoke", "--set", "evaluation.part=validation"]
+    both = ["--model", "toy", "--dataset", "toy-squares", "--seeds", "0,1"]
+    call(capsys, "leaderboard", *both, *alone, "--curves", str(picture))
+    assert has_two_curves(picture)  # of two seeds, and no suite
     assert "### toy-squares, scored on validation clips" in table
     assert "| toy: wide | 2 |" in table
     assert "Not measured: diverging: base, diverging: wide (seed 0: diverged)." in table
@@ -328,6 +336,7 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
 
 def test_options_that_need_a_suite_say_so(capsys):
     answer = call(capsys, "leaderboard", "--seeds", "0", expect=2)
-    assert "--seeds is about the cells of a suite" in answer.err
+    assert "--seeds is about the cells of a suite, or of --curves" in answer.err
+    assert "--model is missing" in call(capsys, "leaderboard", "--curves", "x.png", expect=2).err
     assert "--suite" in call(capsys, *RUN, "--model", "toy", "--only", "x", expect=2).err
     assert "--model is missing" in call(capsys, *RUN, expect=2).err

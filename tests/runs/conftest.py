@@ -36,6 +36,7 @@ def bench(table, data_dir, shared_runs):
     def call(
         *models, seeds=(0,), layer=None, runs_dir=shared_runs, fresh=False, wait=True,
         precision="32", profile=False, stop_on_collapse=False,
+        judge_looks=False,
     ):  # fmt: skip
         listener = Listener()
         cells = plan_cells(
@@ -57,6 +58,7 @@ def bench(table, data_dir, shared_runs):
             precision=precision,
             profile=profile,
             stop_on_collapse=stop_on_collapse,
+            judge_looks=judge_looks,
         )
         return run_cells(cells, context), listener
 

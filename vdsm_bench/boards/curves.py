@@ -20,7 +20,12 @@ PANELS = {
     "swap_gap": "swap gap",
     "motion_gap": "motion gap",
     "drift": "drift",
+    "consistent_accuracy": "consistent",
+    "dynamic_accuracy": "dynamic",
+    "identity_accuracy": "identity",
 }
+#: what lies below a fixed top, so that chance does not look like success
+_TOPS = {"consistent_accuracy": 1.0, "dynamic_accuracy": 1.0, "identity_accuracy": 1.0}
 _WIDTH, _HEIGHT, _LEFT, _GAP = 640, 120, 150, 24
 _INK, _RULE = (20, 20, 20), (205, 205, 205)
 _COLOURS = (
@@ -45,22 +50,25 @@ def write_curves(path: Path, cells: Mapping[str, Path]) -> None:
 
     Args:
         path: the PNG.
-        cells: folders by name; the names are the legend. Figures that a cell lacks are left out.
+        cells: folders by name; the names are the legend. Figures that a cell lacks are left out,
+            and so is the panel of what none has.
     """
     looks = {name: epoch_figures(folder) for name, folder in cells.items()}
+    there = {figure for rows in looks.values() for each in rows.values() for figure in each}
+    panels = {figure: text for figure, text in PANELS.items() if figure in there}
     longest = max((epoch + 1 for each in looks.values() for epoch in each), default=0)
     legend = _GAP * (1 + len(cells))
-    size = (_LEFT + _WIDTH + _GAP, len(PANELS) * (_HEIGHT + _GAP) + legend)
+    size = (_LEFT + _WIDTH + _GAP, len(panels) * (_HEIGHT + _GAP) + legend)
     sheet = Image.new("RGB", size, (255, 255, 255))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for number, (figure, text) in enumerate(PANELS.items()):
+    for number, (figure, text) in enumerate(panels.items()):
         top = _GAP // 2 + number * (_HEIGHT + _GAP)
         values = {
             name: [(epoch, float(each[figure])) for epoch, each in rows.items() if figure in each]
             for name, rows in looks.items()
         }
         known = [value for points in values.values() for _, value in points]
-        low, high = min([0.0, *known]), max([*known, 1e-9])
+        low, high = min([0.0, *known]), max([*known, _TOPS.get(figure, 1e-9)])
         pen.rectangle((_LEFT, top, _LEFT + _WIDTH, top + _HEIGHT), outline=_RULE)
         pen.text((4, top + _HEIGHT // 2 - 6), text, fill=_INK, font=font)
         for value, y in ((high, top), (low, top + _HEIGHT - 12)):
@@ -74,7 +82,7 @@ def write_curves(path: Path, cells: Mapping[str, Path]) -> None:
                 for epoch, value in points
             ]
             _draw(pen, places, _COLOURS[order % len(_COLOURS)])
-    bottom = len(PANELS) * (_HEIGHT + _GAP)
+    bottom = len(panels) * (_HEIGHT + _GAP)
     pen.text((_LEFT, bottom - 8), f"epochs 1 to {longest}, all stages", fill=_INK, font=font)
     for number, name in enumerate(cells):
         y = bottom + _GAP * number + 16

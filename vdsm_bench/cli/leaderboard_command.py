@@ -19,7 +19,7 @@ from vdsm_bench.cli.context import Session, json_option, note, pass_session, pri
 @click.option(
     "--curves",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also draw what each code holds, epoch by epoch, of the suite's cells (PNG).",
+    help="Also draw cells' training, epoch by epoch (PNG): of --suite, or --model and --dataset.",
 )
 @json_option
 @pass_session
@@ -34,7 +34,8 @@ def command(
 ) -> None:
     """Show the scores of all cells, with controls and the real-test ceiling.
 
-    With --suite: one line per variant of the suite as Markdown, means over seeds.
+    With --suite: one line per variant of the suite as Markdown, means over seeds. --model,
+    --dataset and the like choose cells of the suite or, without one, those of --curves.
     """
     if asked.suite is not None:
         if everything or reported:
@@ -48,11 +49,14 @@ def command(
         if curves is not None:
             _draw_curves(session, asked, curves)
         return
-    needless = [*asked.given, *(["--curves"] if curves is not None else [])]
-    if needless:
+    if curves is not None:
+        _draw_curves(session, asked, curves)
+    elif asked.given:
         from vdsm_bench.errors import UsageError
 
-        raise UsageError(f"{needless[0]} is about the cells of a suite.", hint="--suite NAME")
+        raise UsageError(
+            f"{asked.given[0]} is about the cells of a suite, or of --curves.", hint="--suite NAME"
+        )
     from vdsm_bench.boards.leaderboard import leaderboard, reported_row, to_csv
 
     rows = leaderboard(session.runs_dir)

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Start over; the old folder is moved aside.")
 @click.option("--no-wait", is_flag=True, help="Refuse if another process works on the cell.")
 @click.option("--stop-on-collapse", is_flag=True, help="Stop a cell whose codes have collapsed.")
+@click.option(
+    "--judge-looks",
+    is_flag=True,
+    help="Also judge transfers of validation clips while a model trains; changes no number.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
 @json_option
 @pass_session
@@ -59,6 +64,7 @@ def command(
     fresh: bool,
     no_wait: bool,
     stop_on_collapse: bool,
+    judge_looks: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -89,6 +95,7 @@ def command(
             wait=not no_wait,
             reporter=listener,
             stop_on_collapse=stop_on_collapse,
+            judge_looks=judge_looks,
         )
         outcomes = run_cells(cells, context)
     if as_json:

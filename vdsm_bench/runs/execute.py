@@ -69,6 +69,7 @@ class RunContext:
         precision: ``auto``, ``32`` or ``bf16``.
         profile: also find out where a step goes.
         stop_on_collapse: stop training a cell that makes no use of a code.
+        judge_looks: have the judge score the transfers of every look at a model in training.
     """
 
     table: Registry
@@ -81,6 +82,7 @@ class RunContext:
     precision: str = "auto"
     profile: bool = False
     stop_on_collapse: bool = False
+    judge_looks: bool = False
 
 
 @dataclass(frozen=True)
@@ -266,15 +268,12 @@ def _trainer(
     cell: Cell,
     folder: CellFolder,
     bench: Bench,
-    protocol: ScoringProtocol,
     desk: Desk,
     model: VideoModel,
+    monitor: Monitor,
 ) -> Trainer:
     config = cell.config
     alarm = CollapseAlarm(desk.context.table, model, config.training)
-    monitor = Monitor(
-        bench, protocol, folder, desk.device, settling=settling(model, config.training)
-    )
     if bench.short:
         size = len(bench.store.lengths), config.data.frames, config.data.stride
         _note(cell, folder, desk, _SHORT.format(bench.short, *size))
@@ -310,12 +309,17 @@ def _work(
     donor = adopt_training(folder, key)
     if donor is not None:
         _note(cell, folder, desk, f"trained already, as {donor}; its training is taken over")
-    trainer = _trainer(cell, folder, bench, protocol, desk, model)
+    monitor = Monitor(
+        bench, protocol, folder, desk.device, settling=settling(model, config.training)
+    )
+    trainer = _trainer(cell, folder, bench, desk, model, monitor)
     # the judge before the model: where it fails its gates, nothing has been trained in vain
     folder.write_status("judging")
     judging = time.monotonic()
     judge = protocol.obtain_judge(context.runs_dir, context.reporter)
     obtain_controls(protocol, judge, context.reporter)
+    if context.judge_looks:
+        monitor.ask(judge)
     judged = time.monotonic() - judging
     folder.write_status("training")
     summary = trainer.train()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch import Tensor
 from vdsm_bench.contracts import Codes, Floats, Integers, LabelledClips, VideoModel, check_clip
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
-from vdsm_bench.runs.protocol import ScoringProtocol, tool
+from vdsm_bench.runs.judged_looks import JudgedLooks
+from vdsm_bench.runs.protocol import GatedJudge, ScoringProtocol, tool
 from vdsm_bench.seeding import generator
 
 #: clips that are looked at after an epoch, and once at the end: validation clips, and training
@@ -74,6 +75,11 @@ class Monitor:
         self._bench, self._protocol, self._folder = bench, protocol, folder
         self._settling = settling or {}
         self._device, self._count = device, clips
+        self._judged: JudgedLooks | None = None
+
+    def ask(self, judge: GatedJudge) -> None:
+        """From now on every look has the scores of transfers among its clips, too."""
+        self._judged = JudgedLooks(self._protocol, judge, self._looked_at)
 
     @cached_property
     def _looked_at(self) -> LabelledClips:
@@ -109,8 +115,9 @@ class Monitor:
         Figures: how experts are mixed where there are any, how many nats each code holds of which
         clip it is (``identity_information`` ...), what swapping identity codes costs
         (``swap_gap``) and those of the movement (``motion_gap``), how far a pose moves that is
-        drawn with another clip's identity and read again (``drift``), probes of every factor from
-        every code beside chance (``probes``), and their means over static and dynamic factors
+        drawn with another clip's identity and read again (``drift``), what the judge says of
+        transfers if it is asked (:meth:`ask`; ``dynamic_accuracy`` ...), probes of every factor
+        from every code beside chance (``probes``), and their means over static and dynamic factors
         (``action_from_identity`` and ``identity_from_motion`` are the leaks).
         """
         if "encode" not in model.capabilities or len(self._looked_at) < 3:
@@ -123,6 +130,8 @@ class Monitor:
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
             figures["motion_gap"] = round(moved.gap, 4) + 0.0
             figures["drift"] = round(drift, 4)
+            if self._judged is not None:
+                figures.update(self._judged(partial(self._exchanged, model, codes, stage)))
         probes = self._probes(codes)
         figures.update(self._means(probes))
         moving = next((each.moving for each in model.stages() if each.name == stage), "motion")
@@ -189,24 +198,33 @@ class Monitor:
         """
         n = _SWAPPED_AT_THE_END if stage is None else _SWAPPED_EVERY_EPOCH
         order = generator(0, "swap", n).permutation(len(self._clips))[:n]
-        pose = None if codes.pose is None else codes.pose[order]
-        mine = Codes(codes.identity[order], codes.motion[order], pose)
-        theirs = replace(mine, identity=mine.identity.roll(1, 0))
-        moved = replace(
-            mine, motion=mine.motion.roll(1, 0), pose=None if pose is None else pose.roll(1, 0)
-        )
-        frames = self._clips[order]
-        asked, name, t = _joined([mine, theirs, moved]), type(model).__name__, frames.shape[1]
-        if stage is None:
-            made = check_clip(model.generate(asked, t), f"{name}.generate")
-        else:
-            made = check_clip(model.regenerate(asked, t, stage), f"{name}.regenerate")
-        errors = (made - torch.cat([frames] * 3)).square().flatten(1).mean(1)
+        other = np.roll(order, 1)
+        asked = [_mixed(codes, *rows) for rows in ((order, order), (other, order), (order, other))]
+        made = self._made(model, _joined(asked), stage)
+        errors = (made - torch.cat([self._clips[order]] * 3)).square().flatten(1).mean(1)
         own, *swapped = (each.numpy() for each in errors.double().cpu().chunk(3))
         identity, motion = (tool(self._protocol.table, "swap_gap")(own, each) for each in swapped)
         read = np.split(_moving(self._codes(model, made[: 2 * len(order)])[0]), 2)
         drift = tool(self._protocol.table, "code_drift")(*read, _moving(codes))
         return identity, motion, drift
+
+    def _made(self, model: VideoModel, codes: Codes, stage: str | None) -> Tensor:
+        """Returns the clips of codes, by what a stage trains or, with none, as they are scored."""
+        t, name = self._clips.shape[1], type(model).__name__
+        if stage is None:
+            return check_clip(model.generate(codes, t), f"{name}.generate")
+        return check_clip(model.regenerate(codes, t, stage), f"{name}.regenerate")
+
+    def _exchanged(
+        self,
+        model: VideoModel,
+        codes: Codes,
+        stage: str | None,
+        identity_of: Integers,
+        motion_of: Integers,
+    ) -> Tensor:
+        """Returns clips with the identity of some rows and the movement of others."""
+        return self._made(model, _mixed(codes, identity_of, motion_of), stage).cpu()
 
     def _probes(self, codes: Codes) -> Probes:
         table = self._protocol.table
@@ -256,6 +274,12 @@ def _moving(codes: Codes) -> Floats:
     """Returns what a model reads of the movement, ``[N, K]``: poses where it has them."""
     moving = codes.motion if codes.pose is None else codes.pose.flatten(0, 1)
     return moving.double().cpu().numpy()
+
+
+def _mixed(codes: Codes, identity_of: Integers, motion_of: Integers) -> Codes:
+    """Returns the identity codes of some rows with what moves in others."""
+    pose = None if codes.pose is None else codes.pose[motion_of]
+    return Codes(codes.identity[identity_of], codes.motion[motion_of], pose)
 
 
 def _joined(parts: Sequence[Codes]) -> Codes:
