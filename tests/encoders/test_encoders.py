@@ -3,12 +3,15 @@ import importlib.util
 
 import pytest
 import torch
+from antialiased_cnns import BlurPool
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vdsm_bench.contracts import ClipShape
 from vdsm_bench.encoders import blurred_stack
 from vdsm_bench.encoders.blurpool import BlurPoolEncoder
 from vdsm_bench.encoders.blurpool_released import ReleasedBlurPoolEncoder
+from vdsm_bench.encoders.blurred_stack import BlurredStack
 from vdsm_bench.encoders.timm_backbone import TimmEncoder
 from vdsm_bench.errors import UsageError
 
@@ -196,6 +199,40 @@ except ArithmeticError:
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_the_kernel_of_a_blur_is_the_pool(run_python):
     assert "checked" in run_python(INTERPRETED, TRITON_INTERPRET="1").stderr
+
+
+class Dtypes(TorchDispatchMode):
+    """Notes the type of what every operation is given first."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if args and isinstance(args[0], torch.Tensor):
+            self.seen.setdefault(func.overloadpacket.__name__, set()).add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_blurpool_works_in_the_precision_of_its_pictures(kind, stride):
+    torch.manual_seed(0)
+    pool = BlurPool(6, filt_size=4, stride=stride)
+    stack = BlurredStack(pool, frames=torch.zeros(1, 6, 9, 12))
+    ours = torch.rand(3, 6, 9, 12).to(kind).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind is torch.bfloat16):
+        with Dtypes() as dtypes:
+            blurred = stack(ours)
+        plain = pool(theirs)
+    assert dtypes.seen["reflection_pad2d"] == dtypes.seen["convolution"] == {kind}
+    assert torch.equal(blurred, plain)
+    upstream = torch.randn_like(blurred)
+    blurred.backward(upstream)
+    plain.backward(upstream)
+    near = 0.0 if kind is torch.float32 else 0.01
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("encoder", [BlurPoolEncoder, ReleasedBlurPoolEncoder])

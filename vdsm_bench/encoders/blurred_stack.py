@@ -84,9 +84,12 @@ class BlurredStack(nn.Sequential):
         # channels last: half the time on a CPU, where the blur's depthwise convolution dominates
         seen = input.contiguous(memory_format=torch.channels_last)
         for index, layer in enumerate(self):
-            kernels = _kernels(seen) if _is_blur(layer) else None
-            if kernels is None:
+            if not _is_blur(layer):
                 seen = layer(seen)
+                continue
+            kernels = _kernels(seen)
+            if kernels is None:
+                seen = _pooled(layer, seen)
             else:
                 rows, columns = self._side(f"rows_{index}"), self._side(f"columns_{index}")
                 seen = blur(seen, rows, columns, kernels)
@@ -98,6 +101,17 @@ class BlurredStack(nn.Sequential):
 
 def _is_blur(layer: nn.Module) -> bool:
     return isinstance(getattr(layer, "filt", None), Tensor)
+
+
+def _pooled(pool: Any, pictures: Tensor) -> Tensor:
+    """Returns what a BlurPool makes of pictures, all of it in their own precision.
+
+    Autocast would reflect a CPU's edges in float32, with a copy of every picture there and back.
+    """
+    with torch.autocast(pictures.device.type, enabled=False):
+        return functional.conv2d(
+            pool.pad(pictures), pool.filt.to(pictures), stride=pool.stride, groups=len(pool.filt)
+        )
 
 
 def _kernels(pictures: Tensor) -> ModuleType | None:
