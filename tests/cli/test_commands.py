@@ -329,6 +329,11 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_pa
     both = ["--model", "toy", "--dataset", "toy-squares", "--seeds", "0,1"]
     call(capsys, "leaderboard", *both, *alone, "--curves", str(picture))
     assert has_two_curves(picture)  # of two seeds, and no suite
+    none = [*both, *alone, "--set", "model.code=8"]
+    answer = call(capsys, "leaderboard", *none, "--curves", str(tmp_path / "none.png"), expect=3)
+    assert "nothing to draw" in answer.err
+    assert "vdsm-bench run --model toy" in answer.err
+    assert not (tmp_path / "none.png").exists()
     assert "### toy-squares, scored on validation clips" in table
     assert "| toy: wide | 2 |" in table
     assert "Not measured: diverging: base, diverging: wide (seed 0: diverged)." in table

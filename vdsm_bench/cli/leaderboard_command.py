@@ -113,13 +113,17 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
         where = f"{config.data.dataset}, {config.model.name}"
         short = f"{where}: {cell.variant or BASE}, seed {config.seed}"
         named.append((short, cell.label, known.seeds(config).get(config.seed)))
+    there = [(short, label, record) for short, label, record in named if record is not None]
+    if not there:
+        from vdsm_bench.errors import DataError
+
+        raise DataError(
+            f"There is nothing to draw: no such cell under {session.runs_dir}.",
+            hint=f"vdsm-bench run {asked.typed}",
+        )
     alike = Counter(short for short, _, _ in named)  # one model in two instances
     write_curves(
         path,
-        {
-            short if alike[short] == 1 else label: record.path
-            for short, label, record in named
-            if record is not None
-        },
+        {short if alike[short] == 1 else label: record.path for short, label, record in there},
     )
     note(f"curves: {path}")
