@@ -111,7 +111,8 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
     for cell in asked.cells(session, asked.layers()):
         config = cell.config
         where = f"{config.data.dataset}, {config.model.name}"
-        short = f"{where}: {cell.variant or BASE}, seed {config.seed}"
+        variant = f": {cell.variant or BASE}" if asked.suite is not None else ""
+        short = f"{where}{variant}, seed {config.seed}"
         named.append((short, cell.label, known.seeds(config).get(config.seed)))
     there = [(short, label, record) for short, label, record in named if record is not None]
     if not there:
