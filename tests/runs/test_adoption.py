@@ -97,6 +97,16 @@ def test_a_neighbour_that_does_not_say_what_it_was_trained_on_is_passed_over(ben
     assert "trained already" not in "\n".join(listener.lines)
 
 
+def test_a_training_that_another_name_spelt_out_is_taken_over(bench, tmp_path, untrainable):
+    # what was named by its option then is what the preset has now, or the other way round
+    (first,), _ = bench(runs_dir=tmp_path)
+    first.folder.parent.rename(first.folder.parent.parent / "toy[code=8]")
+    untrainable()
+    (second,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert second.state == "done"
+    assert second.metrics["trained_as"] == f"toy-squares/toy[code=8]/{first.folder.name}"
+
+
 def test_a_copy_that_was_cut_short_is_made_again(bench, tmp_path, monkeypatch, untrainable):
     bench(runs_dir=tmp_path)
     written = adoption.write_bytes

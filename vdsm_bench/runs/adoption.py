@@ -35,7 +35,8 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
     """Gives a cell that has no training yet that of one which differs in judge or scores alone.
 
     Only a training that ended is taken, and none where the cell was begun to start over. The cells
-    of one model and dataset are neighbours; one that is damaged or goes away is passed over.
+    of one dataset are neighbours, for what an option of one model spells out may be what another
+    has by its preset; one that is damaged or goes away is passed over.
 
     Args:
         folder: of the cell, which this process holds.
@@ -50,7 +51,7 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
     if (folder.path / _LAST).exists() or read_json(folder.config_file).get("fresh"):
         return None
     wanted = training_key(key.inputs)
-    for config in sorted(folder.path.parent.glob("[!.]*/config.json")):
+    for config in sorted(folder.path.parent.parent.glob("[!.]*/[!.]*/config.json")):
         if config.parent == folder.path:
             continue
         try:
