@@ -10,7 +10,7 @@ from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators.judge_examination import CORRUPTIONS, Examination
 
 #: examination to the setting that holds its floor
-_FLOORS = {
+FLOORS = {
     "test": "floor",
     "cells": "cells_floor",
     **dict.fromkeys(CORRUPTIONS, "corruptions_floor"),
@@ -53,7 +53,7 @@ def gates(examinations: Mapping[str, Examination], settings: JudgeSettings) -> l
     """Returns every gate that a judge was examined for."""
     return [
         _gate(name, examinations[name], setting, settings)
-        for name, setting in _FLOORS.items()
+        for name, setting in FLOORS.items()
         if name in examinations
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.config import JudgeSettings
+from vdsm_bench.config import JudgeSettings, content_key
 from vdsm_bench.contracts import (
     EvaluationRequest,
     Evaluator,
@@ -33,8 +33,8 @@ from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators import suite
 from vdsm_bench.evaluators.accuracies import ALL, judged
 from vdsm_bench.evaluators.accuracy import Said
-from vdsm_bench.evaluators.judge_card import JudgeCard, JudgeClips, obtain_judge
-from vdsm_bench.evaluators.judge_gates import ask_gates
+from vdsm_bench.evaluators.judge_card import JudgeCard, JudgeClips, load_card, obtain_judge
+from vdsm_bench.evaluators.judge_gates import FLOORS, ask_gates
 from vdsm_bench.evaluators.outputs import Subject, SubjectOutputs
 from vdsm_bench.files import read_json, write_json
 
@@ -75,7 +75,8 @@ class PanelCard:
         """Returns what a row says of its judges: accuracies on real clips they never saw.
 
         ``accuracy`` is a mean over the judges, ``lowest_accuracy`` that of the worst judge in its
-        worst factor on the test clips.
+        worst factor on the test clips. ``weights`` tells judges apart that were trained alike, for
+        instance on two machines; ``not_asked`` names gates for which the split has no clips.
         """
         cards = list(self.cards.values())
         lowest = {
@@ -96,7 +97,21 @@ class PanelCard:
             "judges": lowest,
             "agreement": {factor: dict(shares) for factor, shares in self.agreement.items()},
             "unscorable": dict(cards[0].unscorable),
+            "weights": _weights(cards),
+            "not_asked": [name for name in FLOORS if name not in cards[0].examinations],
         }
+
+
+def panel_weights(folders: Sequence[Path]) -> str | None:
+    """Returns ``weights`` of the judges that lie in these folders; None where one is not there."""
+    try:
+        return _weights([load_card(folder) for folder in folders])
+    except DataError:
+        return None
+
+
+def _weights(cards: Sequence[JudgeCard]) -> str:
+    return content_key([card.weights_sha256 for card in cards])
 
 
 def obtain_panel(

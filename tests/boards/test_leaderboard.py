@@ -120,3 +120,12 @@ def test_an_instance_keeps_its_brackets_in_the_table(tmp_path):
     console = Console(width=100, file=io.StringIO())
     console.print(render(leaderboard(tmp_path)))
     assert "[decoder=single]" in console.file.getvalue()
+
+
+def test_seeds_that_judges_trained_apart_have_scored_are_no_one_row(tmp_path):
+    for seed, weights in enumerate(("first", "second", "first")):
+        make_cell(tmp_path, seed=seed, judge={"lowest_accuracy": 0.97, "weights": weights})
+    one, other = sorted(leaderboard(tmp_path), key=lambda row: row["n_seeds"])
+    assert (one["seeds"], other["seeds"]) == ("1", "0 2")
+    assert "judges second, trained apart" in one["note"]
+    assert "judges first, trained apart" in other["note"]

@@ -13,7 +13,7 @@ from vdsm_bench.boards.table import render
 PAIRS = 200
 
 
-def cell(runs, model, share, *, seed=0, flip=False, pairs=PAIRS, protocol=None):
+def cell(runs, model, share, *, seed=0, flip=False, pairs=PAIRS, protocol=None, weights=None):
     """A finished cell that is right on this share of the pairs: the first, or the last ones."""
     folder = make_cell(
         runs,
@@ -21,6 +21,7 @@ def cell(runs, model, share, *, seed=0, flip=False, pairs=PAIRS, protocol=None):
         seed=seed,
         protocol=protocol or PROTOCOL,
         group=model,
+        judge={"lowest_accuracy": 0.97, "weights": weights},
         scores={"transfer_accuracy": {"value": share, "low": 0.0, "high": 1.0, "n": pairs}},
     )
     right = np.arange(pairs) < round(share * pairs)
@@ -62,7 +63,7 @@ def test_seeds_that_differ_more_than_the_models_do_tie_them(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{"pairs": 100}, {"protocol": {**PROTOCOL, "judge": "another0"}},
+    [{"pairs": 100}, {"weights": "trained0apart"}, {"protocol": {**PROTOCOL, "judge": "another0"}},
      {"protocol": {**PROTOCOL, "metrics": {"transfer_accuracy": 2}}}],
 )  # fmt: skip
 def test_other_pairs_judges_and_versions_are_not_compared(other, tmp_path):

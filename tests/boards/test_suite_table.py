@@ -51,11 +51,20 @@ def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):
     assert second["identity_accuracy"] == ""
 
 
-@pytest.mark.parametrize("change", [{"protocol": {"judge": "another0"}}, {"data": {"x": 2}}])
-def test_rows_of_another_judge_or_other_data_are_not_averaged_with_the_newest(tmp_path, change):
-    folders = [make_cell(tmp_path, seed=seed) for seed in (0, 1)]
+@pytest.mark.parametrize(
+    ("inputs", "row"),
+    [
+        ({"protocol": {"judge": "another0"}}, {}),
+        ({"data": {"x": 2}}, {}),
+        ({}, {"judge": {"lowest_accuracy": 0.97, "weights": "trained0apart"}}),
+        ({}, {"precision": "bf16"}),
+    ],
+    ids=["protocol", "data", "judges", "precision"],
+)
+def test_rows_that_are_not_alike_are_not_averaged_with_the_newest(tmp_path, inputs, row):
+    folders = [make_cell(tmp_path, seed=0, **row), make_cell(tmp_path, seed=1)]
     content = read_json(folders[0].config_file)
-    write_json(folders[0].config_file, {**content, "inputs": {**content["inputs"], **change}})
+    write_json(folders[0].config_file, {**content, "inputs": {**content["inputs"], **inputs}})
     for newest in (1, 0):
         for seed, folder in enumerate(folders):
             time = "2026-01-02T00:00:00" if seed == newest else "2026-01-01T00:00:00"
@@ -63,7 +72,9 @@ def test_rows_of_another_judge_or_other_data_are_not_averaged_with_the_newest(tm
             write_json(path, {**read_json(path), "time": time})
         base = rows_of(tmp_path)[0]
         assert (base["seeds"], base["n_seeds"]) == (str(newest), 1)
-        assert base["not_done"] == f"seed {1 - newest}: of other data or another protocol"
+        assert (
+            base["not_done"] == f"seed {1 - newest}: of other data, protocol, judges or precision"
+        )
 
 
 def test_only_the_seeds_that_are_asked_for_count(tmp_path):

@@ -426,6 +426,7 @@ def test_by_the_card_alone_the_set_is_known_everywhere(tmp_path, monkeypatch, ca
     call("data", "prepare", "my-set", "--from", str(source), *columns)
     again = call("data", "prepare", "my-set", "--from", str(source), *columns)
     assert "prepared already; its checksums are right" in again.err
+    assert "was not read; --replace makes" in again.err
     other = ("data", "prepare", "my-set", "--from", str(source), "--size", "16")
     assert "made with size 32" in call(*other, expect=2).err
     call(*other, "--replace")

@@ -1,5 +1,7 @@
 """Cells that differ in judge or scores alone share one training."""
 
+import shutil
+
 import pytest
 from safetensors.torch import load_file
 
@@ -124,6 +126,23 @@ def test_a_copy_that_was_cut_short_is_made_again(bench, tmp_path, monkeypatch, u
     untrainable()
     (second,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
     assert second.state == "done"
+
+
+def test_who_trains_after_a_copy_was_cut_short_is_not_said_to_have_copied(
+    bench, tmp_path, monkeypatch
+):
+    (donor,), _ = bench(runs_dir=tmp_path)
+
+    def full(path, content):
+        raise DataError(f"{path} cannot be written: No space left on device.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adoption, "write_bytes", full)
+        (cut,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert (cut.folder / "adopted.json").exists()
+    shutil.rmtree(donor.folder)
+    (second,), _ = bench(layer=OTHER_JUDGE, runs_dir=tmp_path)
+    assert (second.state, second.metrics["trained_as"]) == ("done", None)
 
 
 def test_starting_over_is_not_forgotten_when_it_is_stopped(bench, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.data.clips import ClipSampler
 from vdsm_bench.errors import DataError, UsageError
-from vdsm_bench.files import hold, read_json
+from vdsm_bench.files import hold, read_json, write_json
 from vdsm_bench.registry import Entry, _load_entry_point
 from vdsm_bench.runs import execute
 from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
@@ -163,6 +163,24 @@ def test_a_damaged_row_is_scored_again_without_training(bench, monkeypatch):
     assert numbers(again.metrics) == numbers(first.metrics)
     assert not [task for task in listener.tasks if task[0].startswith("train")]
     assert all(value.equal(weights_of(again)[key]) for key, value in before.items())
+
+
+def test_a_row_of_judges_that_are_others_now_is_scored_again(bench, tmp_path):
+    (first,), _ = bench(seeds=(2,), runs_dir=tmp_path)
+    assert first.metrics["judge"]["not_asked"] == []
+    path = first.folder / "metrics.json"
+    judge = {**first.metrics["judge"], "weights": "of another machine"}
+    write_json(path, {**first.metrics, "judge": judge, "scores": {}})
+    (again,), listener = bench(seeds=(2,), runs_dir=tmp_path)
+    assert not again.reused
+    assert numbers(again.metrics) == numbers(first.metrics)
+    assert not [task for task in listener.tasks if task[0].startswith("train")]
+    assert "trained anew since" in "\n".join(listener.lines)
+    write_json(path, {**first.metrics, "judge": judge})
+    (first.folder / "checkpoints" / "last.safetensors").unlink()  # it could not be scored again
+    (kept,), _ = bench(seeds=(2,), runs_dir=tmp_path)
+    assert kept.reused
+    assert kept.metrics["judge"]["weights"] == "of another machine"
 
 
 def test_a_damaged_checkpoint_is_refused_and_fresh_starts_over(bench):

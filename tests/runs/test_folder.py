@@ -30,7 +30,7 @@ def test_a_dead_process_leaves_its_cell_killed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["status.json", "config.json", "metrics.json"])
-@pytest.mark.parametrize("damage", [b"{", b"\x00", b"{}", None])
+@pytest.mark.parametrize("damage", [b"{", b"\x00", b"{}", b'{"config": 5, "time": null}', None])
 def test_one_damaged_cell_is_reported_and_the_others_read(tmp_path, name, damage):
     bad, good = make_cell(tmp_path, seed=0), make_cell(tmp_path, seed=1)
     if damage is None:
@@ -40,6 +40,7 @@ def test_one_damaged_cell_is_reported_and_the_others_read(tmp_path, name, damage
     states = {record.path: record for record in scan_cells(tmp_path)}
     assert states[bad.path].state == "damaged"
     assert name in states[bad.path].problem
+    assert (states[bad.path].config is None) == (name == "config.json")
     assert states[good.path].state == "done"
 
 
@@ -49,6 +50,12 @@ def test_a_pid_that_cannot_be_is_damage(tmp_path, pid):
     write_json(folder.path / "status.json", {**read_json(folder.path / "status.json"), "pid": pid})
     with pytest.raises(DataError, match="process id"):
         folder.read_status()
+
+
+def test_a_time_that_cannot_be_is_damage(tmp_path):
+    folder = make_cell(tmp_path)
+    write_json(folder.path / "status.json", {**read_json(folder.path / "status.json"), "time": 5})
+    assert scan_cells(tmp_path)[0].state == "damaged"
 
 
 def test_hidden_folders_are_no_cells(tmp_path):

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.runs.test_execute import forbid, numbers
-from vdsm_bench.cli.run_command import with_score
 from vdsm_bench.config import resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.files import read_json
+from vdsm_bench.runs.cell import plan_cells
 from vdsm_bench.runs.scores import merged
 
 LEAKAGE = {"evaluation": {"scores": [{"name": "leakage", "folds": 3}]}}
@@ -83,10 +83,21 @@ def test_a_weight_file_that_is_not_there_is_refused_before_training(bench, tmp_p
     assert "there is no weight file typo.pth" in outcome.error
 
 
-def test_a_protocol_joins_the_scores_that_were_asked_for():
-    assert with_score([], "x") == {"evaluation": {"scores": ["x"]}}
-    layers = [{"data": {}}, {"evaluation": {"scores": ["a"]}}, {"evaluation": {"clips": 3}}]
-    assert with_score(layers, "x") == {"evaluation": {"scores": ["a", "x"]}}
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["vdsm-notebook"]),
+        (["leakage"], ["leakage", "vdsm-notebook"]),
+        ([{"name": "vdsm-notebook", "epochs": 1}], [{"name": "vdsm-notebook", "epochs": 1}]),
+    ],
+    ids=["none", "another", "with its arguments"],
+)
+def test_a_protocol_joins_the_scores_that_were_asked_for(table, before, after):
+    layers = [{"evaluation": {"scores": before}}]
+    (cell,) = plan_cells(
+        table, models=["toy"], datasets=["toy-squares"], seeds=[0], preset="smoke", layers=layers
+    )
+    assert cell.asking("vdsm-notebook").config.evaluation.scores == after
 
 
 def test_merging_replaces_and_keeps():

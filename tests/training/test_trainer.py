@@ -60,6 +60,41 @@ def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, monke
     assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
 
 
+def test_moments_of_weights_that_lie_otherwise_in_memory_resume(tmp_path, monkeypatch):
+    """Fused Adam takes weights and moments in the order of memory, a checkpoint in that of axes."""
+
+    def train(folder, progress=None):
+        model = build()
+        for weight in model.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.to(memory_format=torch.channels_last)
+        Trainer(
+            model, SETTINGS, Noise(), folder=tmp_path / folder, seed=1, progress=progress
+        ).train()
+        return model.state_dict()
+
+    def stop(task, done, total, detail):
+        if done == 5:
+            raise Stop
+
+    whole = train("whole")
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
+    with pytest.raises(Stop):
+        train("resumed", stop)
+    assert _equal(whole, train("resumed"))
+
+
+@pytest.mark.parametrize(
+    "cut", ['{"stage": "a", "epoch": 1, "epoch_figures": {"x"', '{"epoch_figures": 3}']
+)
+def test_looks_are_read_up_to_where_a_kill_cut_them_short(tmp_path, cut):
+    path = tmp_path / "train.jsonl"
+    Journal(path, ["a"]).write("a", 0, 9, {"epoch_figures": {"x": 1.0}})
+    path.write_text(path.read_text() + cut)
+    assert [(one.epoch, one.figures) for one in read_looks(path)] == [(0, {"x": 1.0})]
+
+
 def test_resume_from_an_older_checkpoint_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch):
     """A kill loses the steps since the last checkpoint; they are taken again, bit for bit."""
     monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 1e9)  # stage ends only

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,21 +69,28 @@ Row = dict[str, Any]
 def leaderboard(runs_dir: Path) -> list[Row]:
     """Returns the rows of every cell and control under a runs folder.
 
-    A row stands for one dataset x model instance x preset x protocol over its seeds. Settings that
+    A row stands for one dataset x model instance x preset x protocol over its seeds; cells scored
+    by judges of the same settings that were trained apart have a row each. Settings that
     leave the preset stand beside its name, ``small[training.fit.epochs=9]``. Scores are means of
     the seeds' values and interval bounds, as spread their standard deviation; ``rank`` is among
     the rows scored on the same pairs (:mod:`vdsm_bench.boards.ranking`). Cells that are not done
     have a row each with their state and reason and no scores.
     """
     records = scan_cells(runs_dir)
-    done: dict[str, list[CellRecord]] = {}
+    done: dict[tuple[str, Any], list[CellRecord]] = {}
     rows: list[Row] = []
     for record in records:
         if record.metrics is not None:
-            done.setdefault(record.metrics["group"], []).append(record)
+            judges = record.metrics.get("judge", {}).get("weights")
+            done.setdefault((record.metrics["group"], judges), []).append(record)
         else:
             rows.append(_unfinished_row(record))
     finished = [(_done_row(group), group) for group in done.values()]
+    alike = Counter(group for group, _ in done)
+    for (row, _), (group, judges) in zip(finished, done, strict=True):
+        if alike[group] > 1:
+            apart = f"judges {judges or 'of an older row'}, trained apart from another row's"
+            row["note"] = "; ".join(filter(None, [row["note"], apart]))
     if len(finished) > 1:
         from vdsm_bench.boards.ranking import rank_rows  # NumPy, only where there is a contest
 
@@ -238,6 +246,8 @@ def _control_rows(runs_dir: Path) -> list[Row]:
 
 def _controls_of(content: Mapping[str, Any]) -> list[Row]:
     shared = {key: content[key] for key in ("dataset", "image_size", "frames", "split")}
+    numbers = content.get("asked", {})  # controls of other settings may stand in the same table
+    asked = "".join(f", {number} {name}" for name, number in numbers.items()).removeprefix(", ")
     rows = []
     for control in content["rows"]:
         row = _empty_row(
@@ -249,7 +259,7 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
             part=content["protocol"].get("part", "test"),
             protocol=content["protocol"]["judge"],
             key=content["key"],
-            note=control["expected"],
+            note=" ".join(filter(None, [control["expected"], asked and f"({asked})"])),
             **shared,
         )
         row.update(_scores_over_seeds([control["scores"]]))

@@ -56,8 +56,10 @@ def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> No
 
 
 def _key(row: dict[str, Any], cell: CellRecord, pairs: PairsTable) -> Any:
-    metrics = (cell.metrics or {})["protocol"].get("metrics", {})
-    return row["dataset"], row["protocol"], metrics.get(RANKED_BY), pairs.ids, pairs.identities
+    content = cell.metrics or {}
+    version = content["protocol"].get("metrics", {}).get(RANKED_BY)
+    judges = content.get("judge", {}).get("weights")
+    return row["dataset"], row["protocol"], judges, version, pairs.ids, pairs.identities
 
 
 def _rank(entrants: Sequence[_Entrant]) -> None:

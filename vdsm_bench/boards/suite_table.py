@@ -120,7 +120,7 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
         if record.metrics is not None and seed not in older
     ]
     states = {seed: record.state for seed, record in records.items() if record.state != "done"}
-    states |= dict.fromkeys(older, "of other data or another protocol")
+    states |= dict.fromkeys(older, "of other data, protocol, judges or precision")
     stopped = [seed for seed, state in states.items() if state == "collapsed"]
     verdicts = [row["collapsed"] for row in done if row["collapsed"] is not None]
     verdicts += [True] * len(stopped)
@@ -152,10 +152,14 @@ def _older(records: Mapping[int, CellRecord]) -> set[int]:
     return {seed for seed, rule in rules.items() if rule != newest}
 
 
-def _rule(record: CellRecord) -> tuple[Any, Any]:
-    """Returns what rows have to share beside their configuration: data and protocol."""
-    inputs = (record.config or {})["inputs"]
-    return inputs.get("data"), inputs.get("protocol")
+def _rule(record: CellRecord) -> tuple[Any, ...]:
+    """Returns what rows have to share beside their configuration.
+
+    That is data, protocol, the precision they were trained in, and the judges' weights.
+    """
+    inputs, row = (record.config or {})["inputs"], record.metrics or {}
+    judges = row.get("judge", {}).get("weights")
+    return inputs.get("data"), inputs.get("protocol"), row.get("precision"), judges
 
 
 def _time(record: CellRecord) -> str:

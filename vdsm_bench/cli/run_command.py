@@ -70,9 +70,9 @@ def command(
 ) -> int:
     """Train and score models on datasets; typing it twice continues or reuses."""
     layers = asked.layers()
-    if protocol is not None:
-        layers.append(with_score(layers, protocol))
     cells = asked.cells(session, layers)
+    if protocol is not None:
+        cells = [cell.asking(protocol) for cell in cells]
     if dry_run:
         short = asked.suite is not None
         _show_plan(session, cells, precision, fresh, as_json, short=short)
@@ -105,17 +105,6 @@ def command(
     if asked.suite is not None:
         note(f"next: vdsm-bench leaderboard {asked.typed}")
     return exit_code(outcomes)
-
-
-def with_score(layers: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Returns a layer that asks for one more score than the layers below it."""
-    asked = [
-        layer["evaluation"]["scores"]
-        for layer in layers
-        if isinstance(layer.get("evaluation"), dict) and "scores" in layer["evaluation"]
-    ]
-    before = asked[-1] if asked and isinstance(asked[-1], list) else []
-    return {"evaluation": {"scores": [*before, name]}}
 
 
 def exit_code(outcomes: list[Outcome]) -> int:

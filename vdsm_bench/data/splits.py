@@ -107,7 +107,8 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
     for name, indices in result.items():
         if not len(indices) and name != "cells":
             raise DataError(
-                f"{store.name} is too small to be split by {rule}: nothing is left for {name}."
+                f"{store.name} is too small to be split by {rule}: nothing is left for {name}.",
+                hint=f"vdsm-bench data prepare {store.name} --replace ...   (of more clips)",
             )
     result = {name: np.sort(indices) for name, indices in result.items()}
     key = content_key(

@@ -238,7 +238,7 @@ class StoreWriter:
         }
         card[CARD_DIGEST] = card_digest(card)
         with (self._partial / CARD).open("wb") as file:
-            file.write(json.dumps(card, indent=1, ensure_ascii=False).encode())
+            file.write(json.dumps(card, indent=1).encode())
             _sync(file)
         sync_folder(self._partial)
         self._partial.rename(self._folder)

@@ -64,6 +64,7 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
             write_bytes(folder.path / _JOURNAL, journal)
             write_bytes(folder.path / _LAST, last)  # with this one the cell has been trained
             return str(adopted["trained_as"])
+    (folder.path / _ADOPTED).unlink(missing_ok=True)  # a copy was cut short and its donor is gone
     return None
 
 

@@ -49,6 +49,14 @@ class Cell:
         """Returns the same cell trained in another precision."""
         return replace(self, config=self.config.model_copy(update={"precision": precision}))
 
+    def asking(self, score: str) -> Cell:
+        """Returns the same cell asked for one more dear score, where it is not asked for yet."""
+        scores = self.config.evaluation.scores
+        if score in (split_part(each)[0] for each in scores):
+            return self
+        evaluation = self.config.evaluation.model_copy(update={"scores": [*scores, score]})
+        return replace(self, config=self.config.model_copy(update={"evaluation": evaluation}))
+
 
 @dataclass(frozen=True)
 class CellKey:

@@ -78,6 +78,7 @@ def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter)
         "frames": bench.data.frames,
         "judge": judge.summary(),
         "protocol": protocol.key,
+        "asked": {"clips": len(protocol.request.test), "pairs": len(protocol.request.pairs)},
         "chance": ceiling["chance"],
         "rows": rows,
     }

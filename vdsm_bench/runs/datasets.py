@@ -135,6 +135,8 @@ def prepare_store(
     if there:
         store.verify()
         reporter.say(f"{name} was prepared already; its checksums are right.")
+        if source is not None:
+            reporter.say(f"{source} was not read; --replace makes {name} anew from it.")
     else:
         for text in _said_of(store):
             reporter.say(text)

@@ -40,7 +40,7 @@ from vdsm_bench.runs.profiling import profile_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.runs.row import describe_row, supervision_of
-from vdsm_bench.runs.scores import add_scores, lacking
+from vdsm_bench.runs.scores import add_scores, finished_row, lacking
 from vdsm_bench.training.trainer import Trainer
 
 _SHORT = (
@@ -197,7 +197,8 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             if context.fresh and place.path.exists():
                 aside = move_aside(place.path)
                 context.reporter.say(f"{cell.label}: the old folder is now {aside}")
-            reused = _finished(place)
+            say = partial(_note, cell, place, desk)
+            reused = finished_row(place, protocol, context.runs_dir, say)
             if reused is not None:
                 desk.profile(place, cell, bench)
                 if lacking(protocol, reused):
@@ -232,11 +233,6 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
         if folder is not None:
             _interrupt(folder)
         raise
-
-
-def _finished(folder: CellFolder) -> dict[str, Any] | None:
-    """Returns the row of a finished cell; what is damaged is made again."""
-    return read_cell(folder.path).metrics
 
 
 def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, desk: Desk) -> None:

@@ -74,6 +74,11 @@ class CellFolder:
         return self.path / "metrics.json"
 
     @property
+    def checkpoint_file(self) -> Path:
+        """Where its training stands."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
     def weights_file(self) -> Path:
         """The weights of the finished model."""
         return self.path / "checkpoints" / "model.safetensors"
@@ -114,6 +119,8 @@ class CellFolder:
         status = Status(**{key: value for key, value in content.items() if key in known})
         if not (isinstance(status.pid, int) and 0 < status.pid < 2**31):
             raise DataError(f"{path} is damaged: 'pid' is no process id.")
+        if not isinstance(status.time, str):
+            raise DataError(f"{path} is damaged: 'time' is no text.")
         return status
 
     def log(self, text: str) -> None:
@@ -170,8 +177,9 @@ def read_cell(path: Path) -> CellRecord:
     status: Status | None = None
     metrics: dict[str, Any] | None = None
     try:
-        config = read_json(folder.config_file)
-        _check_config(config, folder.config_file)
+        found = read_json(folder.config_file)
+        _check_config(found, folder.config_file)
+        config = found
         status = folder.read_status()
         if status.state == "done":
             metrics = read_json(folder.metrics_file)

@@ -180,6 +180,12 @@ class ScoringProtocol:
         name = f"{rule}-{data.image_size}px-{data.frames}f-{key or self.judge_hash}"
         return runs_dir / "judges" / self.bench.store.name / name
 
+    def judge_weights(self, runs_dir: Path) -> str | None:
+        """Returns what tells these judges from others trained alike; None where one is missing."""
+        folders = [self.judge_folder(runs_dir, key) for key in self.judge_keys]
+        weights: str | None = tool(self.table, "panel_weights")(folders)
+        return weights
+
     def obtain_judge(self, runs_dir: Path, reporter: Reporter) -> GatedJudge:
         """Loads the judges, or trains them; made once, shared by all cells.
 
@@ -214,6 +220,11 @@ class ScoringProtocol:
             progress=progress,
             say=reporter.say,
         )
+        if self.judge_clips.cells is None:
+            reporter.say(
+                f"{name}: this split leaves no combination of identity and action unseen, so that "
+                "the gate on such clips was not asked"
+            )
         return GatedJudge(panel, card, self.judge_hash, folder)
 
     def evaluate(self, subject: Any, judge: GatedJudge, evaluators: Mapping[str, Evaluator]) -> Any:

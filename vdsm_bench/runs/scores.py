@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vdsm_bench.contracts import Evaluator, VideoModel
 from vdsm_bench.files import write_json
-from vdsm_bench.runs.folder import CellFolder
+from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.training.checkpoint import load_weights
@@ -24,6 +24,24 @@ def lacking(protocol: ScoringProtocol, row: Mapping[str, Any]) -> dict[str, Eval
         for name, evaluator in protocol.asked.items()
         if there.get(name) != facts[name]
     }
+
+
+def finished_row(
+    folder: CellFolder, protocol: ScoringProtocol, runs_dir: Path, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Returns the row of a finished cell, or None: what is damaged is made again.
+
+    So is what other judges scored than lie there now, for instance those of another machine, if
+    its training is kept: rows of one table are to be comparable.
+    """
+    row = read_cell(folder.path).metrics
+    scored_by = None if row is None else row.get("judge", {}).get("weights")
+    if scored_by is None or not folder.checkpoint_file.exists():
+        return row
+    if protocol.judge_weights(runs_dir) in (None, scored_by):
+        return row
+    say("its judges have been trained anew since: it is scored again")
+    return None
 
 
 def add_scores(

@@ -71,10 +71,16 @@ def restore_optimiser(
 ) -> None:
     """Puts a player's saved moments back into its optimiser."""
     content = optimiser.state_dict()
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     prefix = f"optimiser/{player}/"
     for name, value in tensors.items():
         if name.startswith(prefix):
             index, key = name.removeprefix(prefix).split("/")
+            weight = weights[int(index)]
+            if (
+                key != "step" and value.shape == weight.shape
+            ):  # fused Adam takes both as they lie in memory
+                value = torch.empty_like(weight, dtype=value.dtype).copy_(value)
             content["state"].setdefault(int(index), {})[key] = value
     optimiser.load_state_dict(content)
 

@@ -25,10 +25,24 @@ class Look(NamedTuple):
 
 
 def read_looks(path: Path) -> list[Look]:
-    """Returns the looks of a ``train.jsonl``, in their order; none where there is no such file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = [json.loads(line) for line in lines if '"epoch_figures"' in line]
-    return [Look(each["stage"], each["epoch"], each["epoch_figures"]) for each in entries]
+    """Returns the looks of a ``train.jsonl``, in their order; none where there is no such file.
+
+    What was cut short by a kill, and what stands behind it, is left out.
+    """
+    looks = []
+    for line in _lines(path):
+        if '"epoch_figures"' in line:
+            try:
+                entry = json.loads(line)
+                looks.append(Look(entry["stage"], entry["epoch"], entry["epoch_figures"]))
+            except (ValueError, TypeError, KeyError):
+                break
+    return looks
+
+
+def _lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text.splitlines()
 
 
 class Journal:
@@ -44,7 +58,7 @@ class Journal:
             return
         limit = (self._order[stage], step)
         kept = []
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in _lines(self._path):
             try:
                 entry = json.loads(line)
                 place = (self._order.get(entry["stage"], -1), entry["step"])

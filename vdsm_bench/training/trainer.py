@@ -33,6 +33,7 @@ from vdsm_bench.training.journal import Journal, Look
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import recorder_for
 from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep
+from vdsm_bench.training.stopping import StopBetweenSteps
 
 #: every LOG_EVERY-th step is logged, and the first; no step goes unchecked for longer
 LOG_EVERY = 10
@@ -267,39 +268,43 @@ class Trainer:
         alarm = self._heed(stage.name, looks)
         if alarm is not None:
             raise alarm
-        for step in range(first, n_steps):
-            self.take(work, step)
-            epoch, inside = divmod(step, settings.batches_per_epoch)
-            logs = step == 0 or (step + 1) % LOG_EVERY == 0
-            ends = inside == settings.batches_per_epoch - 1 and is_looked_at(epoch, settings)
-            due = step == n_steps - 1 or time.monotonic() - written > pause
-            if not (self._looks_always or logs or ends or due):
-                continue
-            figures = self._look(stage.name, work.meter, first, step + 1)
-            if logs:
-                self._journal.write(stage.name, epoch, step, figures)
-            if step == n_steps - 1:
-                self._check_update(work, step, figures)
-            if ends:
-                try:
-                    looks.append(Look(stage.name, epoch, self._end_epoch(stage, epoch, step)))
-                except (ContractError, DataError):  # of numbers that are none
+        with StopBetweenSteps() as stop:
+            for step in range(first, n_steps):
+                self.take(work, step)
+                epoch, inside = divmod(step, settings.batches_per_epoch)
+                logs = step == 0 or (step + 1) % LOG_EVERY == 0
+                ends = inside == settings.batches_per_epoch - 1 and is_looked_at(epoch, settings)
+                due = step == n_steps - 1 or time.monotonic() - written > pause
+                if not (self._looks_always or logs or ends or due or stop.asked):
+                    continue
+                figures = self._look(stage.name, work.meter, first, step + 1)
+                if logs:
+                    self._journal.write(stage.name, epoch, step, figures)
+                if step == n_steps - 1:
                     self._check_update(work, step, figures)
-                    raise
-                alarm = self._heed(stage.name, looks)
-            self._seconds = spent + time.monotonic() - started
-            self._manners[stage.name] = work.manner
-            if due or alarm is not None:
-                begun = time.monotonic()
-                position = Position(stage.name, step + 1, self._seconds, self._manners)
-                write_checkpoint(self._checkpoints / LAST, self.model, work.optimisers, position)
-                written = time.monotonic()
-                pause = max(CHECKPOINT_SECONDS, CHECKPOINT_REST * (written - begun))
-            if self._progress is not None:
-                detail = f"epoch {epoch + 1}/{settings.epochs} {self._detail(figures)}"
-                self._progress(f"train {stage.name}", step + 1, n_steps, detail)
-            if alarm is not None:
-                raise alarm
+                if ends:
+                    try:
+                        looks.append(Look(stage.name, epoch, self._end_epoch(stage, epoch, step)))
+                    except (ContractError, DataError):  # of numbers that are none
+                        self._check_update(work, step, figures)
+                        raise
+                    alarm = self._heed(stage.name, looks)
+                self._seconds = spent + time.monotonic() - started
+                self._manners[stage.name] = work.manner
+                if due or alarm is not None or stop.asked:
+                    begun = time.monotonic()
+                    position = Position(stage.name, step + 1, self._seconds, self._manners)
+                    write_checkpoint(
+                        self._checkpoints / LAST, self.model, work.optimisers, position
+                    )
+                    written = time.monotonic()
+                    pause = max(CHECKPOINT_SECONDS, CHECKPOINT_REST * (written - begun))
+                if self._progress is not None:
+                    detail = f"epoch {epoch + 1}/{settings.epochs} {self._detail(figures)}"
+                    self._progress(f"train {stage.name}", step + 1, n_steps, detail)
+                if alarm is not None:
+                    raise alarm
+                stop.heed()
         self.model.zero_grad(set_to_none=True)
 
     def _batch(self, stage: str, step: int) -> Tensor:

@@ -92,9 +92,9 @@ class VDSM(VideoModel):
             (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`); 0 where each has one clip.
 
     Deviation:
-        ``pose_shut`` keeps the pose code out until s has been learnt: what the pose can say first,
-        s never learns. A large KL weight instead of it may shut the pose for good where the motion
-        is small, if the decoder learns that z is noise. ``identity_from="partner"`` infers s of
+        ``pose_shut`` keeps the pose code out until s has been learnt, so that it cannot take what s
+        has yet to learn. A large KL weight instead may shut the pose for good where the motion is
+        small, if the decoder learns that z is noise. ``identity_from="partner"`` infers s of
         each of two clips of one identity from the other one. It is the same ELBO with another
         posterior, and s cannot carry the action of the frames it helps to draw, because it has not
         seen them. ``identity_frozen`` keeps that so in ``sequence``, where s is inferred from the
@@ -105,11 +105,11 @@ class VDSM(VideoModel):
         shows the wrong gesture has nowhere to go, as every small change of it makes the pixels
         worse; the distance between poses has no such traps. Two heads on one encoder share
         features that s has made for telling people apart; a second one (``pose_encoder="own"``)
-        starts afresh. ``pose_likeness`` takes out of the pose what is a person's (docs/recipe.md).
-        ``likelihood``, ``temperature``, ``identity_kl``, ``pose_kl`` with its shape, and
-        ``pose_scale`` take other values in the presets than the paper's, which are the defaults
-        here; ``start`` is not the paper's by default (:mod:`~vdsm_bench.models.vdsm.parts`). A part
-        of a clip, which the paper does not have, pays that part of the KL of s and of d.
+        starts afresh. ``pose_likeness`` takes out of the pose what is a person's. What each of them
+        is worth differs with the data (docs/recipe.md). ``likelihood``, ``temperature``,
+        ``identity_kl``, ``pose_kl`` with its shape, and ``pose_scale`` have other values in presets
+        than the paper's, the defaults here; ``start`` is not the paper's by default
+        (:mod:`~vdsm_bench.models.vdsm.parts`). A part of a clip pays that part of the KLs of s, d.
     """
 
     def __init__(
