@@ -7,7 +7,9 @@ import signal
 import struct
 import subprocess
 import sys
+import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +197,24 @@ def test_tables_as_spreadsheets_save_them(tmp_path, separator):
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n\r\n")
     (row,) = read_labels(path, tmp_path, ("person", "action")).rows
     assert (row.file, row.labels["person"]) == ("sub/a.npz", "Ann, B.")
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_composed_otherwise_than_on_disk(tmp_path, on_disk, in_table):
+    source = tmp_path / "clips"
+    rows = write_folder(source)
+    first = rows[0][0]
+    (source / first).rename(source / unicodedata.normalize(on_disk, f"é{first}"))
+    named = unicodedata.normalize(in_table, f"é{first}")
+    write_labels(source, [(named, *rows[0][1:]), *rows[1:]])
+    assert len(imported(source, tmp_path / "store")) == len(rows)
+
+
+def test_a_name_that_is_no_text_is_no_clip_and_stops_nothing(tmp_path):
+    source = tmp_path / "clips"
+    rows = write_folder(source)
+    Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.txt")).touch()
+    assert len(imported(source, tmp_path / "store")) == len(rows)
 
 
 def test_a_missing_table_shows_how_to_write_it(tmp_path):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vdsm_bench.data.clip_files import CLIPS, IMAGES, entries, natural
@@ -96,6 +97,7 @@ def read_labels(path: Path, source: Path, factors: Sequence[str], trust: bool = 
         line = f"{path.name}, line {number}"
         row, problem = _row(header, cells, factors)
         if row is not None:
+            row = replace(row, file=_on_disk(source, row.file))
             listed.add(row.file)
             first = rows.get(row.file)
             if problem is None and first is not None:
@@ -234,6 +236,12 @@ def _row(
         given = values.get(SPLIT, "")
         return row, f"{name} is in the part '{given}'{suggest(given, PARTS)}; {', '.join(PARTS)}"
     return row, None
+
+
+def _on_disk(source: Path, name: str) -> str:
+    """Returns a name with its accents composed as on disk, where a Mac may take them apart."""
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((form for form in forms if (source / form).exists()), name)
 
 
 def _slips(
