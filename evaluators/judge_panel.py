@@ -162,7 +162,9 @@ def obtain_panel(
         judges.append(judge)
         cards[choice.label] = card
     ask_gates({name: card.examinations for name, card in cards.items()}, settings)
-    return Panel(tuple(judges)), PanelCard(cards, _agreement(judges, clips.test, panel_file))
+    weights = _weights(list(cards.values()))
+    agreement = _agreement(judges, weights, clips.test, panel_file)
+    return Panel(tuple(judges)), PanelCard(cards, agreement)
 
 
 def _named(
@@ -191,16 +193,20 @@ def agree(answers: Sequence[Said]) -> dict[str, dict[str, float]]:
 
 
 def _agreement(
-    judges: Sequence[Judge], test: LabelledClips, file: Path
+    judges: Sequence[Judge], weights: str, test: LabelledClips, file: Path
 ) -> Mapping[str, Mapping[str, float]]:
     """Returns the agreement on the test clips; computed once, then read from the file."""
     if len(judges) == 1:
         return {}
     try:
-        known: dict[str, dict[str, float]] = read_json(file)["agreement"]
+        content = read_json(file)
+        if content["weights"] != weights:
+            raise DataError(f"{file} is of other judges.")
+        known: dict[str, dict[str, float]] = content["agreement"]
     except (DataError, KeyError):
         known = agree([judged(judge, test.clips, len(test), _BATCH) for judge in judges])
-        write_json(file, {"judges": len(judges), "clips": len(test), "agreement": known})
+        count = {"judges": len(judges), "clips": len(test)}
+        write_json(file, {**count, "weights": weights, "agreement": known})
     return known
 
 

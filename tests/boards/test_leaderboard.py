@@ -127,5 +127,19 @@ def test_seeds_that_judges_trained_apart_have_scored_are_no_one_row(tmp_path):
         make_cell(tmp_path, seed=seed, judge={"lowest_accuracy": 0.97, "weights": weights})
     one, other = sorted(leaderboard(tmp_path), key=lambda row: row["n_seeds"])
     assert (one["seeds"], other["seeds"]) == ("1", "0 2")
-    assert "judges second, trained apart" in one["note"]
-    assert "judges first, trained apart" in other["note"]
+    assert one["note"].endswith("judges second; rows of other judges stand beside it")
+    assert other["note"].endswith("judges first; rows of other judges stand beside it")
+
+
+def test_models_that_judges_trained_apart_have_scored_are_told_apart_and_stay_in_blocks(tmp_path):
+    lowest = {"a": 0.95, "b": 0.97, None: 0.95}
+    for n, (model, weights) in enumerate(
+        [("toy", "a"), ("toy[pose_dim=9]", "b"), ("toy[pose_dim=8]", None)]
+    ):
+        judge = {"lowest_accuracy": lowest[weights], "weights": weights}
+        score = {"value": 0.5 + 0.1 * n, "low": 0.0, "high": 1.0, "n": 9}
+        make_cell(tmp_path, model=model, judge=judge, scores={"transfer_accuracy": score})
+    rows = leaderboard(tmp_path)
+    assert [row["judge_accuracy"] for row in rows] == [0.95, 0.95, 0.97]
+    assert "which judges scored it is not recorded" in rows[0]["note"]
+    assert all("rows of other judges" in row["note"] for row in rows)

@@ -216,3 +216,18 @@ def test_the_start_of_torch_is_that_of_its_transposed_convolutions(kind):
             assert 0 < ours.abs().max() <= 1 / (4 * outside**0.5)
             assert theirs.abs().max() <= 1 / (4 * outside**0.5)
         assert weight.std().item() == pytest.approx(reference.weight.std().item(), rel=0.03)
+
+
+@pytest.mark.parametrize("decoder", [MixtureOfExpertsDecoder, SingleDecoder])
+@pytest.mark.parametrize("first_picture", ["grey", "mean"])
+def test_the_first_picture_is_grey_or_of_the_mean_colour(decoder, first_picture):
+    torch.manual_seed(0)
+    built = decoder(
+        clip=ClipShape(4, 3, 16, 16), pose_dim=5, identity_dim=3, widths=(6, 5),
+        start="own-scale", first_picture=first_picture,
+    )  # fmt: skip
+    colour = torch.tensor([0.1, 0.6, 0.0])
+    built.meet(colour.view(1, 1, 3, 1, 1).expand(2, 4, 3, 16, 16))
+    drawn = built(torch.zeros(2, 4, 5), torch.full((2, 3), 1 / 3)).mean((0, 1, 3, 4))
+    expected = torch.tensor([0.1, 0.6, 0.01]) if first_picture == "mean" else torch.full((3,), 0.5)
+    torch.testing.assert_close(drawn, expected, rtol=0.0, atol=0.03)

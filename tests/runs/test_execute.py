@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from functools import partial
 from importlib.metadata import EntryPoint
 
@@ -175,12 +176,30 @@ def test_a_row_of_judges_that_are_others_now_is_scored_again(bench, tmp_path):
     assert not again.reused
     assert numbers(again.metrics) == numbers(first.metrics)
     assert not [task for task in listener.tasks if task[0].startswith("train")]
-    assert "trained anew since" in "\n".join(listener.lines)
+    said = "other judges scored it than lie there now: it is scored again"
+    assert said in "\n".join(listener.lines)
+    assert said in (first.folder / "log.txt").read_text()
     write_json(path, {**first.metrics, "judge": judge})
-    (first.folder / "checkpoints" / "last.safetensors").unlink()  # it could not be scored again
-    (kept,), _ = bench(seeds=(2,), runs_dir=tmp_path)
+    last = first.folder / "checkpoints" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-10])  # it could not be scored again
+    (kept,), listener = bench(seeds=(2,), runs_dir=tmp_path)
+    assert "and so it stays: The checkpoint" in "\n".join(listener.lines)
     assert kept.reused
     assert kept.metrics["judge"]["weights"] == "of another machine"
+
+
+@pytest.mark.parametrize("weights", ["first", None], ids=["known", "from before they were known"])
+def test_scores_that_a_row_lacks_come_from_the_judges_of_the_row(bench, tmp_path, weights):
+    (first,), _ = bench(seeds=(2,), runs_dir=tmp_path)
+    judge = {**first.metrics["judge"], "weights": weights}
+    write_json(first.folder / "metrics.json", {**first.metrics, "judge": judge, "scores": {}})
+    shutil.rmtree(tmp_path / "judges")  # as where cells were copied and judges were not
+    layer = {"evaluation": {"scores": ["leakage"]}}
+    (added,), _ = bench(seeds=(2,), layer=layer, runs_dir=tmp_path)
+    assert added.metrics["judge"]["weights"] == first.metrics["judge"]["weights"]
+    assert set(first.metrics["scores"]) < set(added.metrics["scores"])
+    (again,), _ = bench(seeds=(2,), layer=layer, runs_dir=tmp_path)
+    assert again.reused
 
 
 def test_a_damaged_checkpoint_is_refused_and_fresh_starts_over(bench):
@@ -261,7 +280,8 @@ def test_controls_are_scored_once_and_made_again_when_damaged(bench, shared_runs
     rows = {row["name"]: row["scores"] for row in read_json(path)["rows"]}
     assert list(rows)[0] == "real-test"
     assert rows["copy-identity-clip"]["consistent_accuracy"]["value"] == 1.0
-    for seed, damage in enumerate(("{", "{}", '{"rows": 3}', '{"rows": []}', '{"rows": [1]}')):
+    others = json.dumps({**read_json(path), "judge": {"weights": "of another machine"}})
+    for seed, damage in enumerate(("{", "{}", '{"rows": 3}', '{"rows": [1]}', others)):
         path.write_text(damage)
         bench(seeds=(11 + seed,))
         assert {row["name"] for row in read_json(path)["rows"]} == set(rows)

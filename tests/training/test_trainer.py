@@ -16,6 +16,7 @@ from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
 from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError
+from vdsm_bench.models.vdsm.model import VDSM
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 from vdsm_bench.training.journal import Journal, read_looks
@@ -58,6 +59,24 @@ def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, monke
     folder, weights = uninterrupted
     assert _equal(weights, model.state_dict())
     assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
+
+
+def test_a_model_meets_its_first_batch_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
+    met = []
+    monkeypatch.setattr(VDSM, "meet", lambda model, clip: met.append(clip))
+
+    def stop(task, done, total, detail):
+        if done == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    name, settings = next(iter(SETTINGS.items()))
+    first = Noise().batch(name, 0, settings.batch_size, settings.pairs, settings.frames)
+    assert [clip.equal(first) for clip in met] == [True]
 
 
 def test_moments_of_weights_that_lie_otherwise_in_memory_resume(tmp_path, monkeypatch):

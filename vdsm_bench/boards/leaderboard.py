@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,7 @@ def leaderboard(runs_dir: Path) -> list[Row]:
         else:
             rows.append(_unfinished_row(record))
     finished = [(_done_row(group), group) for group in done.values()]
-    alike = Counter(group for group, _ in done)
-    for (row, _), (group, judges) in zip(finished, done, strict=True):
-        if alike[group] > 1:
-            apart = f"judges {judges or 'of an older row'}, trained apart from another row's"
-            row["note"] = "; ".join(filter(None, [row["note"], apart]))
+    _tell_judges_apart(finished, [judges for _, judges in done])
     if len(finished) > 1:
         from vdsm_bench.boards.ranking import rank_rows  # NumPy, only where there is a contest
 
@@ -98,6 +93,20 @@ def leaderboard(runs_dir: Path) -> list[Row]:
     rows += [row for row, _ in finished]
     rows += _control_rows(runs_dir)
     return sorted(rows, key=_order)
+
+
+def _tell_judges_apart(
+    finished: Sequence[tuple[Row, list[CellRecord]]], weights: Sequence[str | None]
+) -> None:
+    """Notes by whom rows of one protocol were scored, where that is not the same for all."""
+    seen: dict[Any, set[str | None]] = {}
+    for (row, _), judges in zip(finished, weights, strict=True):
+        seen.setdefault((row["dataset"], row["protocol"]), set()).add(judges)
+    for (row, _), judges in zip(finished, weights, strict=True):
+        if len(seen[row["dataset"], row["protocol"]]) > 1:
+            who = "which judges scored it is not recorded" if judges is None else f"judges {judges}"
+            apart = f"{who}; rows of other judges stand beside it"
+            row["note"] = "; ".join(filter(None, [row["note"], apart]))
 
 
 def reported_row(baseline: Mapping[str, Any]) -> Row:
@@ -247,7 +256,7 @@ def _control_rows(runs_dir: Path) -> list[Row]:
 def _controls_of(content: Mapping[str, Any]) -> list[Row]:
     shared = {key: content[key] for key in ("dataset", "image_size", "frames", "split")}
     numbers = content.get("asked", {})  # controls of other settings may stand in the same table
-    asked = "".join(f", {number} {name}" for name, number in numbers.items()).removeprefix(", ")
+    asked = ", ".join(f"{number} {name}" for name, number in numbers.items())
     rows = []
     for control in content["rows"]:
         row = _empty_row(
@@ -262,6 +271,7 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
             note=" ".join(filter(None, [control["expected"], asked and f"({asked})"])),
             **shared,
         )
+        row["asked"] = asked
         row.update(_scores_over_seeds([control["scores"]]))
         rows.append(row)
     levels = {kind for by_kind in content["chance"].values() for kind in by_kind}
@@ -281,6 +291,7 @@ def _order(row: Row) -> tuple[Any, ...]:
         str(row["dataset"]),
         str(row["protocol"] or "~"),
         row["part"] == "validation",
+        row["judge_accuracy"] or 0.0,  # a table has one
         _SLOT_ORDER.get(row["slot"], 9),
         row["status"] != "done",
         -best,

@@ -159,7 +159,7 @@ def _rule(record: CellRecord) -> tuple[Any, ...]:
     """
     inputs, row = (record.config or {})["inputs"], record.metrics or {}
     judges = row.get("judge", {}).get("weights")
-    return inputs.get("data"), inputs.get("protocol"), row.get("precision"), judges
+    return inputs.get("data"), inputs.get("protocol"), row.get("precision", "32"), judges
 
 
 def _time(record: CellRecord) -> str:

@@ -31,6 +31,9 @@ class FrameDecoder(nn.Module, ABC):
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
         """Returns pixel logits ``[B, T, C, H, W]``."""
 
+    def meet(self, clip: Tensor) -> None:
+        """Is shown the first batch ``[B, T, C, H, W]`` before the first step; does nothing here."""
+
     def forward(self, pose: Tensor, weights: Tensor) -> Tensor:
         """Returns the clip ``[B, T, C, H, W]`` in [0, 1]."""
         return torch.sigmoid(self.logits(pose, weights))

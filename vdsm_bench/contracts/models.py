@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from vdsm_bench.contracts.components import FrameDecoder
 from vdsm_bench.errors import ContractError
 
 Capability = Literal["encode", "generate", "sample"]
@@ -135,6 +136,16 @@ class VideoModel(nn.Module, ABC):
     supervision: str = "none"
     settles: float = 0.5
     default_stages: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def meet(self, clip: Tensor) -> None:
+        """Is shown the first batch ``[B, T, C, H, W]`` before the first step of all.
+
+        What starts from the data starts here; a training that resumes does not come by again.
+        Here the model's frame decoders are shown it.
+        """
+        for module in self.modules():
+            if isinstance(module, FrameDecoder):
+                module.meet(clip)
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:

@@ -89,6 +89,7 @@ def read_labels(path: Path, source: Path, factors: Sequence[str], trust: bool = 
     """
     header, lines = _read_table(path, source, factors)
     _check_columns(path, header, factors)
+    on_disk = _on_disk(source, lines)
     rows: dict[str, tuple[int, Row]] = {}
     odd: list[Odd] = []
     listed: set[str] = set()
@@ -97,7 +98,8 @@ def read_labels(path: Path, source: Path, factors: Sequence[str], trust: bool = 
         line = f"{path.name}, line {number}"
         row, problem = _row(header, cells, factors)
         if row is not None:
-            row = replace(row, file=_on_disk(source, row.file))
+            composed = unicodedata.normalize("NFC", row.file)
+            row = replace(row, file=on_disk.get(composed, row.file))
             listed.add(row.file)
             first = rows.get(row.file)
             if problem is None and first is not None:
@@ -238,10 +240,15 @@ def _row(
     return row, None
 
 
-def _on_disk(source: Path, name: str) -> str:
-    """Returns a name with its accents composed as on disk, where a Mac may take them apart."""
-    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-    return next((form for form in forms if (source / form).exists()), name)
+def _on_disk(source: Path, lines: Sequence[tuple[int, list[str]]]) -> dict[str, str]:
+    """Returns names as they are on disk, where a Mac takes accents apart, by composed name.
+
+    Empty where no line of the table has a letter beyond ASCII.
+    """
+    if all(cell.isascii() for _, cells in lines for cell in cells):
+        return {}
+    names = (path.relative_to(source).as_posix() for path in source.rglob("*"))
+    return {unicodedata.normalize("NFC", name): name for name in names if not name.isascii()}
 
 
 def _slips(

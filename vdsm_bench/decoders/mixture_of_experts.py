@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
-from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales, torch_bound
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, mean_logit, start_scales, torch_bound
 from vdsm_bench.decoders.upconvolution import product_type, upconvolve
 
 
@@ -23,7 +23,9 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         The release draws the experts with the fan-in of the whole bank and lets blending
         shrink them once more by the square root of their number, so that its decoder
         answers 0.5 everywhere at first. Here every expert has its own fan-in, and ``start``
-        says what an even blend of them looks like.
+        says what an even blend of them looks like. ``first_picture`` "mean" puts the last bias at
+        the logit of the mean colour. From grey, pictures that are mostly black are learnt to be
+        all black first; no gradient passes there, and codes lose what they told at the start.
 
     Args:
         clip: shape of the clips.
@@ -36,6 +38,8 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             own part of the same scale, so that a pose means much the same to every identity;
             ``torch``, every expert as torch starts a transposed convolution, last layer and
             biases included.
+        first_picture: what is drawn before anything is learnt, ``grey`` or the ``mean`` colour
+            of the first batch.
     """
 
     def __init__(
@@ -46,9 +50,10 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         identity_dim: int,
         widths: tuple[int, ...] | None = None,
         start: Literal["own-scale", "kept-scale", "shared-base", "torch"] = "kept-scale",
+        first_picture: Literal["grey", "mean"] = "grey",
     ) -> None:
         super().__init__()
-        self.pose_dim = pose_dim
+        self.pose_dim, self.first_picture = pose_dim, first_picture
         shapes = layer_shapes(
             clip=clip,
             inputs=pose_dim + identity_dim,
@@ -71,6 +76,12 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             for bank in (*self.weights, *self.biases):
                 bound = torch_bound(bank.shape[-2])  # [.., C_out, K]
                 nn.init.uniform_(bank, -bound, bound)
+
+    def meet(self, clip: Tensor) -> None:
+        """Starts at the mean colour of a batch, if that was asked for."""
+        if self.first_picture == "mean":
+            with torch.no_grad():
+                self.biases[-1].copy_(mean_logit(clip).unsqueeze(1))  # weights of a blend sum to 1
 
     def blend(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Returns every layer's weight ``[B, C_in, 4, 4, C_out]`` and bias ``[B, C_out]``.

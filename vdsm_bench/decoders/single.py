@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
-from vdsm_bench.decoders.stack import SLOPE, layer_shapes, start_scales, torch_bound
+from vdsm_bench.decoders.stack import SLOPE, layer_shapes, mean_logit, start_scales, torch_bound
 from vdsm_bench.decoders.upconvolution import product_type, upconvolve
 
 
@@ -24,6 +24,8 @@ class SingleDecoder(FrameDecoder):
         widths: channels at 4 x 4, 8 x 8 and so on; the paper's by default.
         start: ``own-scale``, Kaiming's rule with a small last layer, or ``torch``, as torch starts
             transposed convolutions.
+        first_picture: what is drawn before anything is learnt, ``grey`` or the ``mean`` colour
+            of the first batch (a deviation, see MixtureOfExpertsDecoder).
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class SingleDecoder(FrameDecoder):
         identity_dim: int,
         widths: tuple[int, ...] | None = None,
         start: Literal["own-scale", "torch"] = "own-scale",
+        first_picture: Literal["grey", "mean"] = "grey",
     ) -> None:
         super().__init__()
+        self.first_picture = first_picture
         shapes = layer_shapes(
             clip=clip, inputs=pose_dim + identity_dim, widths=widths, owner="decoders/single"
         )
@@ -48,6 +52,12 @@ class SingleDecoder(FrameDecoder):
             for weight in (*self.weights, *self.biases):
                 bound = torch_bound(weight.shape[-1])
                 nn.init.uniform_(weight, -bound, bound)
+
+    def meet(self, clip: Tensor) -> None:
+        """Starts at the mean colour of a batch, if that was asked for."""
+        if self.first_picture == "mean":
+            with torch.no_grad():
+                self.biases[-1].copy_(mean_logit(clip))
 
     def logits(self, pose: Tensor, weights: Tensor) -> Tensor:
         """Returns pixel logits ``[B, T, C, H, W]``."""

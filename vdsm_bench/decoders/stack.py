@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 from vdsm_bench.contracts import ClipShape
 from vdsm_bench.errors import UsageError
 
@@ -54,6 +57,15 @@ def torch_bound(outside: int) -> float:
     It is 1 / sqrt(16 C_out), for weights and biases.
     """
     return 1 / math.sqrt(16 * outside)
+
+
+def mean_logit(clip: Tensor) -> Tensor:
+    """Returns the logit ``[C]`` of a batch's mean colour; black and white are taken for nearly so.
+
+    Args:
+        clip: ``[B, T, C, H, W]`` in [0, 1].
+    """
+    return torch.logit(clip.float().mean((0, 1, 3, 4)), eps=0.01)
 
 
 def start_scales(shapes: list[tuple[int, int]]) -> list[float]:

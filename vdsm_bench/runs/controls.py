@@ -36,7 +36,7 @@ def obtain_controls(
     path = controls_file(protocol, judge)
     with hold(path, f"controls of {protocol.bench.store.name}", say=reporter.say):
         try:
-            return _rows_of(path)
+            return _rows_of(path, judge)
         except DataError:
             content = _score_all(protocol, judge, reporter)
             content["key"] = path.stem.removeprefix("controls-")
@@ -44,8 +44,11 @@ def obtain_controls(
             return list(content["rows"])
 
 
-def _rows_of(path: Path) -> list[dict[str, Any]]:
-    rows = read_json(path).get("rows")
+def _rows_of(path: Path, judge: GatedJudge) -> list[dict[str, Any]]:
+    content = read_json(path)
+    rows, said = content.get("rows"), content.get("judge")
+    if not isinstance(said, dict) or said.get("weights") != judge.summary()["weights"]:
+        raise DataError(f"{path} is of other judges.")
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise DataError(f"{path} is damaged: it holds no rows.")
     return rows

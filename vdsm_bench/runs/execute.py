@@ -198,7 +198,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
                 aside = move_aside(place.path)
                 context.reporter.say(f"{cell.label}: the old folder is now {aside}")
             say = partial(_note, cell, place, desk)
-            reused = finished_row(place, protocol, context.runs_dir, say)
+            reused = finished_row(place, protocol, context.runs_dir, context.reporter, say)
             if reused is not None:
                 desk.profile(place, cell, bench)
                 if lacking(protocol, reused):

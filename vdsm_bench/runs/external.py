@@ -28,7 +28,7 @@ from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.predictions import Predictions, read_predictions, write_template
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 from vdsm_bench.runs.row import describe_row
-from vdsm_bench.runs.scores import lacking, write_added
+from vdsm_bench.runs.scores import lacking, of_other_judges, write_added
 
 _LONGEST = 100
 
@@ -100,6 +100,11 @@ def score_file(
         if context.fresh and folder.path.exists():
             context.reporter.say(f"{label}: the old folder is now {move_aside(folder.path)}")
         row = _scored_before(folder, label, predictions, declared)
+        if row is not None and lacking(protocol, row):
+            protocol.obtain_judge(context.runs_dir, context.reporter)
+        if row is not None and of_other_judges(row, protocol, context.runs_dir):
+            context.reporter.say(f"{label}: other judges scored it before: it is scored again")
+            row = None
         reused = row is not None and not lacking(protocol, row)
         if row is None:
             row = _score(path, config, context, protocol, predictions, declared, key, folder)

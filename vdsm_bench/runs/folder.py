@@ -204,6 +204,8 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
     for key, kind in wanted.items():
         if not isinstance(metrics.get(key), kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
+    if not isinstance(metrics["judge"].get("weights"), (str, type(None))):
+        raise DataError(f"{where} is damaged: 'judge.weights' is no text.")
     lines = metrics.get("long", [])
     if not isinstance(lines, list):
         raise DataError(f"{where} is damaged: 'long' is no list.")

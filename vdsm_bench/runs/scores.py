@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from vdsm_bench.contracts import Evaluator, VideoModel
+from vdsm_bench.errors import VdsmBenchError
 from vdsm_bench.files import write_json
 from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
-from vdsm_bench.training.checkpoint import load_weights
+from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 
 
 def lacking(protocol: ScoringProtocol, row: Mapping[str, Any]) -> dict[str, Evaluator]:
@@ -27,21 +28,39 @@ def lacking(protocol: ScoringProtocol, row: Mapping[str, Any]) -> dict[str, Eval
 
 
 def finished_row(
-    folder: CellFolder, protocol: ScoringProtocol, runs_dir: Path, say: Callable[[str], None]
+    folder: CellFolder,
+    protocol: ScoringProtocol,
+    runs_dir: Path,
+    reporter: Reporter,
+    say: Callable[[str], None],
 ) -> dict[str, Any] | None:
     """Returns the row of a finished cell, or None: what is damaged is made again.
 
-    So is what other judges scored than lie there now, for instance those of another machine, if
-    its training is kept: rows of one table are to be comparable.
+    So is what other judges scored than lie there now, for instance those of another machine:
+    rows of one table are to be comparable. It stays as it is where its training is gone, or a
+    judge does not speak.
     """
     row = read_cell(folder.path).metrics
-    scored_by = None if row is None else row.get("judge", {}).get("weights")
-    if scored_by is None or not folder.checkpoint_file.exists():
+    if row is None:
+        return None
+    if lacking(protocol, row):  # judges that lie nowhere are trained for what the row lacks
+        protocol.obtain_judge(runs_dir, reporter)
+    if not of_other_judges(row, protocol, runs_dir):
         return row
-    if protocol.judge_weights(runs_dir) in (None, scored_by):
+    try:
+        read_checkpoint(folder.checkpoint_file)
+        protocol.obtain_judge(runs_dir, reporter)
+    except VdsmBenchError as problem:
+        say(f"other judges scored it than lie there now, and so it stays: {problem}")
         return row
-    say("its judges have been trained anew since: it is scored again")
+    say("other judges scored it than lie there now: it is scored again")
     return None
+
+
+def of_other_judges(row: Mapping[str, Any], protocol: ScoringProtocol, runs_dir: Path) -> bool:
+    """Says whether other judges scored a row than lie there now; not where none lies there."""
+    there = protocol.judge_weights(runs_dir)
+    return there is not None and there != row.get("judge", {}).get("weights")
 
 
 def add_scores(

@@ -28,9 +28,10 @@ class StopBetweenSteps:
 
     def heed(self) -> None:
         """Does what the signal would have done when it came; nothing where none has."""
-        if self._kept is not None:
+        number, self._kept = self._kept, None
+        if number is not None:
             self._restore()
-            signal.raise_signal(self._kept)
+            signal.raise_signal(number)
 
     def __enter__(self) -> StopBetweenSteps:
         if threading.current_thread() is threading.main_thread():
@@ -47,6 +48,7 @@ class StopBetweenSteps:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
+        self.heed()  # also where the step itself failed: what was asked for is not forgotten
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
         first, self._kept = self._kept is None, signal.Signals(number)

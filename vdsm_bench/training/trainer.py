@@ -247,6 +247,7 @@ class Trainer:
             position = Position(self.stages[0].name, 0, 0.0)
             (self._checkpoints / WEIGHTS).unlink(missing_ok=True)  # they stand for an end
             self._journal.rewind(position.stage, 0)
+            self.model.meet(self._batch(position.stage, 0))
             return {}, position
         tensors, position = read_checkpoint(path)
         restore_model(self.model, tensors, path)
@@ -271,11 +272,12 @@ class Trainer:
         with StopBetweenSteps() as stop:
             for step in range(first, n_steps):
                 self.take(work, step)
+                stops = stop.asked  # a signal that comes later waits for the next step
                 epoch, inside = divmod(step, settings.batches_per_epoch)
                 logs = step == 0 or (step + 1) % LOG_EVERY == 0
                 ends = inside == settings.batches_per_epoch - 1 and is_looked_at(epoch, settings)
                 due = step == n_steps - 1 or time.monotonic() - written > pause
-                if not (self._looks_always or logs or ends or due or stop.asked):
+                if not (self._looks_always or logs or ends or due or stops):
                     continue
                 figures = self._look(stage.name, work.meter, first, step + 1)
                 if logs:
@@ -291,7 +293,7 @@ class Trainer:
                     alarm = self._heed(stage.name, looks)
                 self._seconds = spent + time.monotonic() - started
                 self._manners[stage.name] = work.manner
-                if due or alarm is not None or stop.asked:
+                if due or alarm is not None or stops:
                     begun = time.monotonic()
                     position = Position(stage.name, step + 1, self._seconds, self._manners)
                     write_checkpoint(
@@ -304,7 +306,8 @@ class Trainer:
                     self._progress(f"train {stage.name}", step + 1, n_steps, detail)
                 if alarm is not None:
                     raise alarm
-                stop.heed()
+                if stops:
+                    stop.heed()
         self.model.zero_grad(set_to_none=True)
 
     def _batch(self, stage: str, step: int) -> Tensor:
