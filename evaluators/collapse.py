@@ -70,11 +70,7 @@ def code_information(mean: Floats, scale: Floats, *, draws: int = 8, seed: int =
     Raises:
         ContractError: no rows, shapes that do not fit, NaN, scales that are not positive.
     """
-    m, s = np.asarray(mean, dtype=np.float64), np.asarray(scale, dtype=np.float64)
-    if m.ndim != 2 or m.shape != s.shape or 0 in m.shape:
-        raise ContractError(f"Posteriors must be [N, K] twice, got {m.shape} and {s.shape}.")
-    if not (np.isfinite(m).all() and np.isfinite(s).all() and s.min() > 0):
-        raise ContractError("Posteriors must be finite, with positive scales.")
+    m, s = _posteriors(mean, scale)
     count = len(m)
     noise = generator(seed, "information", *m.shape).standard_normal((draws, *m.shape))
     precision = 1 / s**2
@@ -87,6 +83,35 @@ def code_information(mean: Floats, scale: Floats, *, draws: int = 8, seed: int =
         mixture = top + np.log(np.exp(logs - top[:, None]).sum(1)) - np.log(count)
         total += float((np.diagonal(logs) - mixture).mean())
     return max(0.0, total / draws)
+
+
+def code_directions(mean: Floats, scale: Floats, *, above: float = 10.0) -> int:
+    """Counts the directions in which clips lie apart by more than a code's noise.
+
+    They are the eigenvalues above a bound of the means' covariance, every dimension measured in
+    its posteriors' root mean square. What clips differ in needs as many as it has degrees of
+    freedom: six kinds of a thing, where every kind has its own, five.
+
+    Args:
+        mean: of the posteriors ``[N, K]``.
+        scale: their standard deviations ``[N, K]``.
+        above: the variance, in that of the noise, from which on a direction counts.
+
+    Raises:
+        ContractError: no rows, shapes that do not fit, NaN, scales that are not positive.
+    """
+    m, s = _posteriors(mean, scale)
+    apart = (m - m.mean(0)) / np.sqrt((s**2).mean(0))
+    return int((np.linalg.svd(apart, compute_uv=False) ** 2 / len(apart) > above).sum())
+
+
+def _posteriors(mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
+    m, s = np.asarray(mean, dtype=np.float64), np.asarray(scale, dtype=np.float64)
+    if m.ndim != 2 or m.shape != s.shape or 0 in m.shape:
+        raise ContractError(f"Posteriors must be [N, K] twice, got {m.shape} and {s.shape}.")
+    if not (np.isfinite(m).all() and np.isfinite(s).all() and s.min() > 0):
+        raise ContractError("Posteriors must be finite, with positive scales.")
+    return m, s
 
 
 def idle_codes(figures: Mapping[str, Any], moving: str) -> dict[str, str]:

@@ -41,6 +41,7 @@ def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset)
     arguments = {**TABLE.get("models", "vdsm").defaults, **config.model.arguments}
     assert {key: value for key, value in arguments.items() if key not in SIZES} == PAPER
     assert (arguments["encoder"]["start"], arguments["decoder"]["start"]) == ("torch", "torch")
+    assert arguments["decoder"]["first_picture"] == "grey"
     first, second = config.training["pretrain"], config.training["sequence"]
     for stage in (first, second):
         assert (stage.gradient_clip, stage.warm_up, stage.cool_down) == (None, 0, 0.0)
@@ -84,6 +85,7 @@ def test_what_is_given_wins_over_the_recipe_and_is_named():
         "name": "single",
         "widths": [64, 64, 32],
         "start": "torch",
+        "first_picture": "grey",
     }
     assert config.model.arguments["pose_shut"] == 0.2
     assert changes(TABLE, config) == {"training.pretrain.learning_rate": 2e-3}
@@ -99,7 +101,7 @@ def test_what_is_given_wins_over_the_recipe_and_is_named():
         ("vdsm[encoder=blurpool-released]", "small", "encoder", "blurpool-released"),
         ("vdsm[encoder=timm]", "small", "encoder", "timm"),
         ("vdsm[decoder=single,recipe=published]", "small", "decoder",
-         {"widths": [64, 64, 32], "start": "torch"}),
+         {"widths": [64, 64, 32], "start": "torch", "first_picture": "grey"}),
         ("vdsm[encoder=blurpool-released,recipe=published]", "small", "encoder",
          {"start": "torch"}),
         ("vdsm[encoder=timm[backbone=resnet10t],recipe=published]", "paper", "encoder",

@@ -7,6 +7,7 @@ import pytest
 
 from vdsm_bench.errors import ContractError, DataError
 from vdsm_bench.evaluators.collapse import (
+    code_directions,
     code_drift,
     code_information,
     idle_codes,
@@ -137,6 +138,8 @@ def test_information_is_the_integral_it_stands_for():
 def test_what_is_no_posterior_is_refused(mean, scale):
     with pytest.raises(ContractError, match="Posteriors"):
         code_information(mean, scale)
+    with pytest.raises(ContractError, match="Posteriors"):
+        code_directions(mean, scale)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +194,15 @@ def test_drift_is_nothing_where_codes_stay_and_two_where_they_are_strangers():
 def test_drift_of_odd_codes_is_refused(own, swapped, everyone):
     with pytest.raises(DataError):
         code_drift(own, swapped, everyone)
+
+
+def test_directions_are_counted_that_stand_out_of_the_noise_however_codes_are_turned():
+    rng = np.random.default_rng(3)
+    spread = np.array([9.0, 4.0, 4.0, 1.0, 0.1])  # in units of the noise
+    turned, _ = np.linalg.qr(rng.standard_normal((5, 5)))
+    means = (rng.standard_normal((4000, 5)) * spread) @ turned
+    scales = np.ones_like(means)
+    assert code_directions(means, scales) == 3
+    assert code_directions(means, scales, above=0.5) == 4
+    assert code_directions(means * 100, scales * 100) == 3  # in whatever unit
+    assert code_directions(means[:, :1] * [0.0, 1.0], scales[:, :2]) == 1  # the rest says nothing

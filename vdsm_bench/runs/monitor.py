@@ -113,7 +113,8 @@ class Monitor:
         """Looks at a model in evaluation mode, at the end (``stage`` None) or while it trains.
 
         Figures: how experts are mixed where there are any, how many nats each code holds of which
-        clip it is (``identity_information`` ...), what swapping identity codes costs
+        clip it is (``identity_information`` ...) and in how many directions clips lie apart in it
+        (``identity_directions`` ...), what swapping identity codes costs
         (``swap_gap``) and those of the movement (``motion_gap``), how far a pose moves that is
         drawn with another clip's identity and read again (``drift``), what the judge says of
         transfers if it is asked (:meth:`ask`; ``dynamic_accuracy`` ...), probes of every factor
@@ -161,7 +162,9 @@ class Monitor:
         return _joined(means), _joined(scales) if scales else None
 
     def _held(self, means: Codes, scales: Codes | None) -> dict[str, float]:
-        """Returns how much each code tells of which clip it is of, in nats, without a label.
+        """Returns how much each code tells of which clip it is of, and in how many directions.
+
+        Without a label; in nats.
 
         The pose is that of one frame per clip, first to last in turn.
         """
@@ -175,10 +178,10 @@ class Monitor:
             if name == "pose":
                 clip = torch.arange(len(mean))
                 mean, scale = (each[clip, clip % each.shape[1]] for each in (mean, scale))
-            nats = tool(self._protocol.table, "code_information")(
-                mean.double().cpu().numpy(), scale.double().cpu().numpy()
-            )
+            known = mean.double().cpu().numpy(), scale.double().cpu().numpy()
+            nats = tool(self._protocol.table, "code_information")(*known)
             found[f"{name}_information"] = round(nats, 4)
+            found[f"{name}_directions"] = tool(self._protocol.table, "code_directions")(*known)
         return found
 
     def _mixing(self, model: VideoModel, codes: Codes) -> dict[str, Any]:
