@@ -271,7 +271,6 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
             note=" ".join(filter(None, [control["expected"], asked and f"({asked})"])),
             **shared,
         )
-        row["asked"] = asked
         row.update(_scores_over_seeds([control["scores"]]))
         rows.append(row)
     levels = {kind for by_kind in content["chance"].values() for kind in by_kind}

@@ -102,8 +102,8 @@ def _changes(row: Row) -> str:
 
 def _run(row: Row, changed: Sequence[str]) -> str:
     """Returns preset and seeds; what leaves the preset by its number beneath the table."""
-    if not row["n_seeds"]:  # a control: how much it was asked
-        return str(row.get("asked") or "")
+    if not row["n_seeds"]:
+        return ""
     mark = f" ({changed.index(_changes(row)) + 1})" if _changes(row) else ""
     return f"{str(row['preset']).partition('[')[0]}{mark} ×{row['n_seeds']}"
 
