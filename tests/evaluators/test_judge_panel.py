@@ -24,6 +24,7 @@ from vdsm_bench.evaluators.judge_audit import ConstantJudge, audit
 from vdsm_bench.evaluators.judge_card import JudgeClips, judge_key
 from vdsm_bench.evaluators.judge_panel import (
     Panel,
+    PanelCard,
     agree,
     combine,
     evaluate,
@@ -31,6 +32,7 @@ from vdsm_bench.evaluators.judge_panel import (
     obtain_panel,
 )
 from vdsm_bench.evaluators.pixels import Pixels
+from vdsm_bench.files import read_json, write_json
 
 EVALUATORS = {"accuracies": Accuracies(), "pixels": Pixels()}
 SEVERAL = JudgeSettings(
@@ -84,6 +86,19 @@ def test_there_is_one_judge_per_architecture_and_seed(obtained):
     kinds = [type(member.network).__name__ for member in panel.members]
     assert kinds == ["RecurrentNetwork"] * 2 + ["VolumeNetwork"] * 2
     assert len({each.weights_sha256 for each in card.cards.values()}) == 4
+
+
+def test_what_was_known_of_other_judges_is_computed_again(obtained, clips, runs):
+    file = runs / "all" / "panel.json"
+    known = read_json(file)
+    write_json(file, {**known, "weights": "of another machine", "agreement": {}})
+    _, card = obtain(clips, runs)
+    assert card.agreement == obtained[1].agreement
+    assert read_json(file) == known
+    first, *others = card.cards.items()
+    retrained = dict([(first[0], dataclasses.replace(first[1], weights_sha256="other")), *others])
+    for cards in (retrained, dict(others)):
+        assert PanelCard(cards, {}).summary()["weights"] != known["weights"]
 
 
 def test_they_are_trained_once_and_a_judge_alone_is_one_of_them(obtained, clips, runs):

@@ -114,6 +114,7 @@ def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
     assert found[-1]["motion_gap"] > 0.1
     assert found[EPOCHS - 1]["swap_gap"] > 0.2
     assert found[EPOCHS - 1]["identity_information"] > 0.5
+    assert found[EPOCHS - 1]["identity_directions"] > 0
     assert {"motion_information", "pose_information"} <= set(found[0])
 
 
@@ -125,6 +126,7 @@ def test_training_that_collapses_is_stopped_and_goes_on_without_the_alarm(table,
         found = figures_of(stopped)
         assert len(found) == SETTLED + LOOKS
         assert max(figures["identity_information"] for figures in found[-LOOKS:]) < 0.1
+        assert {figures["identity_directions"] for figures in found[-LOOKS:]} == {0}
     resumed = trainer_of(table, stopped, EMPTIED, alarm=False)
     resumed.train()
     straight = trainer_of(table, whole, EMPTIED, alarm=False)

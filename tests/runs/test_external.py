@@ -11,7 +11,7 @@ from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.config import resolve
 from vdsm_bench.errors import ContractError, DataError, ProtocolError, UsageError
 from vdsm_bench.evaluators.outputs import SubjectOutputs, batches
-from vdsm_bench.files import read_json
+from vdsm_bench.files import read_json, write_json
 from vdsm_bench.runs.execute import RunContext
 from vdsm_bench.runs.external import score_file, template_of
 from vdsm_bench.runs.folder import read_cell, scan_cells
@@ -405,6 +405,18 @@ def test_asked_scores_join_those_that_were_asked_for_before(answers, score):
     assert set(first["notes"]) <= set(both["notes"])
     assert "identity_information_gap" in both["scores"]
     assert score(told, layer=asking("leakage", "vdsm-notebook")).reused
+
+
+def test_a_row_of_judges_that_are_others_now_is_scored_again(answers, score):
+    options = {"name": "judged-elsewhere"}
+    first = score(answers, options)
+    judge = {**first.metrics["judge"], "weights": "of another machine"}
+    write_json(first.folder / "metrics.json", {**first.metrics, "judge": judge, "scores": {}})
+    again = score(answers, options)
+    assert not again.reused
+    assert again.metrics["judge"] == first.metrics["judge"]
+    assert again.metrics["scores"] == first.metrics["scores"]
+    assert score(answers, options).reused
 
 
 @pytest.mark.parametrize("name", [".", "..", "..."])

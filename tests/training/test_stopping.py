@@ -29,7 +29,8 @@ class Interrupted(Noise):
         self.times, self.number = times, number
 
     def batch(self, stage, step, *others):
-        for _ in range(self.times if step == 4 else 0):
+        while step == 4 and self.times:  # not again where a batch that diverged is asked for anew
+            self.times -= 1
             signal.raise_signal(self.number)
         return super().batch(stage, step, *others)
 
@@ -90,8 +91,9 @@ def test_a_stop_is_not_forgotten_where_the_step_fails(tmp_path):
     sampler = Interrupted(1, poison=(stage, 4))
     with pytest.raises(DivergedError):
         Trainer(build(), SETTINGS, Noise(poison=(stage, 4)), folder=tmp_path / "a", seed=1).train()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         Trainer(build(), SETTINGS, sampler, folder=tmp_path / "b", seed=1).train()
+    assert isinstance(caught.value.__context__, DivergedError)
     assert not (tmp_path / "b" / "checkpoints" / "last.safetensors").exists()
 
 
@@ -99,7 +101,7 @@ def test_a_handler_that_goes_on_is_called_once(tmp_path):
     calls = []
     signal.signal(signal.SIGINT, lambda *_: calls.append(1))
     Trainer(build(), SETTINGS, Interrupted(1), folder=tmp_path, seed=1).train()
-    assert calls == [1] * len(SETTINGS)  # one came in each stage
+    assert calls == [1]
 
 
 def test_training_off_the_main_thread_sets_no_handler(tmp_path):

@@ -16,7 +16,7 @@ from vdsm_bench.training.checkpoint import read_checkpoint
 
 #: sections of the configuration that training never reads; ``preset`` is a name for the others
 _NOT_TRAINED_ON = ("judge", "evaluation", "preset")
-_JOURNAL, _LAST = "train.jsonl", "checkpoints/last.safetensors"
+_JOURNAL = "train.jsonl"
 #: whose training a cell took over, and the machine that it was done on
 _ADOPTED = "adopted.json"
 
@@ -48,7 +48,7 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
     Raises:
         DataError: the cell's own folder cannot be written.
     """
-    if (folder.path / _LAST).exists() or read_json(folder.config_file).get("fresh"):
+    if folder.checkpoint_file.exists() or read_json(folder.config_file).get("fresh"):
         return None
     wanted = training_key(key.inputs)
     for config in sorted(folder.path.parent.parent.glob("[!.]*/[!.]*/config.json")):
@@ -62,7 +62,7 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
             adopted, journal, last = found
             write_json(folder.path / _ADOPTED, adopted)
             write_bytes(folder.path / _JOURNAL, journal)
-            write_bytes(folder.path / _LAST, last)  # with this one the cell has been trained
+            write_bytes(folder.checkpoint_file, last)  # with this one the cell has been trained
             return str(adopted["trained_as"])
     (folder.path / _ADOPTED).unlink(missing_ok=True)  # a copy was cut short and its donor is gone
     return None
@@ -79,10 +79,11 @@ def _ended_training(path: Path, wanted: str) -> tuple[dict[str, Any], bytes, byt
     record = read_cell(path)
     if record.config is None or training_key(record.config["inputs"]) != wanted:
         return None
-    if not CellFolder(path).weights_file.exists():
+    folder = CellFolder(path)
+    if not folder.weights_file.exists():
         return None
-    read_checkpoint(path / _LAST)
-    journal, last = (path / _JOURNAL).read_bytes(), (path / _LAST).read_bytes()
+    read_checkpoint(folder.checkpoint_file)
+    journal, last = (path / _JOURNAL).read_bytes(), folder.checkpoint_file.read_bytes()
     for line in journal.splitlines():
         json.loads(line)
     known = path / _ADOPTED

@@ -51,9 +51,9 @@ def finished_row(
         read_checkpoint(folder.checkpoint_file)
         protocol.obtain_judge(runs_dir, reporter)
     except VdsmBenchError as problem:
-        say(f"other judges scored it than lie there now, and so it stays: {problem}")
+        say(f"it was not scored by the judges that lie there now, and stays as it is: {problem}")
         return row
-    say("other judges scored it than lie there now: it is scored again")
+    say("other judges scored it than lie there now, or nobody noted which: it is scored again")
     return None
 
 
