@@ -42,6 +42,7 @@ def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset)
     assert {key: value for key, value in arguments.items() if key not in SIZES} == PAPER
     assert (arguments["encoder"]["start"], arguments["decoder"]["start"]) == ("torch", "torch")
     assert arguments["decoder"]["first_picture"] == "grey"
+    assert arguments["encoder"]["first_colours"] == "rgb"
     first, second = config.training["pretrain"], config.training["sequence"]
     for stage in (first, second):
         assert (stage.gradient_clip, stage.warm_up, stage.cool_down) == (None, 0, 0.0)

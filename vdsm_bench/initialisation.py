@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+#: colours that vary less than this share of what varies most are not made more of
+_LEAST_VARIANCE = 1e-3
 
 
 def keep_signal(*modules: nn.Module) -> None:
@@ -18,3 +22,28 @@ def keep_signal(*modules: nn.Module) -> None:
                 nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+def decorrelate_colours(convolution: nn.Conv2d, clip: Tensor) -> None:
+    """Lets a first convolution see colours decorrelated and equally varied, by its weights.
+
+    W becomes W L, L = C^(-1/2) sqrt(tr C / K), where C ``[K, K]`` is the covariance of the K
+    colour channels over all pixels (ZCA whitening); what all channels vary by together stays.
+    Channels of pictures mostly say the same, how bright it is, and features that begin as random
+    sums of them all but lose what tells two equally bright colours apart.
+
+    Args:
+        convolution: its weights ``[C_out, K, h, w]`` are changed in place.
+        clip: ``[B, T, K, H, W]``.
+    """
+    # at home in float64, which not every device has
+    pixels = clip.detach().cpu().double().movedim(2, -1).flatten(0, -2)
+    covariance = torch.cov(pixels.t()).view(clip.shape[2], clip.shape[2])
+    variances, directions = torch.linalg.eigh(covariance)
+    if variances[-1] <= 0:  # one colour everywhere: none to tell apart
+        return
+    floor = variances.clamp(min=_LEAST_VARIANCE * float(variances[-1]))
+    whiten = directions / floor.sqrt() @ directions.t() * variances.mean().sqrt()
+    weight = convolution.weight.detach().cpu().double()
+    with torch.no_grad():
+        convolution.weight.copy_(torch.einsum("oihw,ij->ojhw", weight, whiten))

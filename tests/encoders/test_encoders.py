@@ -1,6 +1,7 @@
 import copy
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 from antialiased_cnns import BlurPool
@@ -269,3 +270,60 @@ def test_a_gpu_encodes_as_a_processor_does(encoder, width, kind, near, steep, ke
         assert (mine.grad.cpu() - theirs.grad).norm() <= steep * theirs.grad.norm()
     if kernels:
         assert blurred_stack._kernels(torch.zeros(1, device="cuda")) is not None
+
+
+def _tinted(levels, channels=3):
+    """Clips whose channels mostly say how bright it is, and a little more by ``levels``."""
+    torch.manual_seed(0)
+    bright = torch.rand(6, 4, 1, 64, 64)
+    tints = torch.rand(6, 4, channels, 64, 64) * torch.tensor(levels).view(-1, 1, 1)
+    return 0.7 * bright + tints
+
+
+def test_decorrelated_colours_reach_the_first_convolution_equally_varied():
+    torch.manual_seed(1)
+    clip = _tinted([0.3, 0.1, 0.2])
+    encoder = BlurPoolEncoder(clip=CLIP, first_colours="decorrelated")
+    first = encoder.layers[0]
+    before = first.weight.detach().clone()
+    encoder.meet(clip)
+    # the map from old weights to new, found without knowing how it was made
+    maps = np.linalg.lstsq(
+        before.movedim(1, -1).flatten(0, -2).numpy(),
+        first.weight.detach().movedim(1, -1).flatten(0, -2).numpy(),
+        rcond=None,
+    )[0]
+    pixels = clip.movedim(2, -1).flatten(0, -2).numpy()
+    seen, was = np.cov((pixels @ maps).T), np.cov(pixels.T)
+    np.testing.assert_allclose(seen, np.eye(3) * np.trace(was) / 3, atol=1e-4)
+    assert np.abs(np.corrcoef(pixels.T)[0, 1]) > 0.8  # there was something to undo
+    np.testing.assert_allclose(maps, maps.T, atol=1e-4)  # zero-phase: red stays mostly red
+
+
+@pytest.mark.parametrize(
+    ("clip", "channels"),
+    [
+        pytest.param(_tinted([0.0, 0.0, 0.0]), 3, id="grey"),
+        pytest.param(torch.full((2, 4, 3, 64, 64), 0.5), 3, id="one colour"),
+        pytest.param(_tinted([0.1], channels=1), 1, id="one channel"),
+    ],
+)
+def test_where_there_are_no_colours_decorrelating_does_no_harm(clip, channels):
+    torch.manual_seed(1)
+    shape = ClipShape(4, channels, 64, 64)
+    encoder = BlurPoolEncoder(clip=shape, first_colours="decorrelated")
+    plain = copy.deepcopy(encoder)
+    encoder.meet(clip)
+    frames = clip.flatten(0, 1)
+    # brightness keeps its place as grey pictures hold it: the features differ by a factor
+    ours, theirs = encoder(frames), plain(frames)
+    factor = (ours * theirs).sum() / theirs.square().sum()
+    assert 0.5 < factor < 2
+    torch.testing.assert_close(ours, factor * theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_colours_stay_as_they_are_by_default():
+    encoder = BlurPoolEncoder(clip=CLIP)
+    before = copy.deepcopy(encoder.state_dict())
+    encoder.meet(_tinted([0.3, 0.1, 0.2]))
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())

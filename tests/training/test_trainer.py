@@ -79,6 +79,17 @@ def test_a_model_meets_its_first_batch_once(tmp_path, monkeypatch):
     assert [clip.equal(first) for clip in met] == [True]
 
 
+def test_every_part_of_a_model_meets_the_first_batch(monkeypatch):
+    model, met = build(pose_encoder="own"), []
+    for kind in (type(model.encoder), type(model.decoder)):
+        monkeypatch.setattr(kind, "meet", lambda part, clip: met.append(part))
+    model.meet(torch.rand(2, 4, 3, 16, 16))
+    assert {id(part) for part in met} == {
+        id(part) for part in (model.encoder, model.pose_encoder, model.decoder)
+    }
+    assert len(met) == 3
+
+
 def test_moments_of_weights_that_lie_otherwise_in_memory_resume(tmp_path, monkeypatch):
     """Fused Adam takes weights and moments in the order of memory, a checkpoint in that of axes."""
 

@@ -20,6 +20,9 @@ class FrameEncoder(nn.Module, ABC):
     def forward(self, frames: Tensor) -> Tensor:
         """Returns features ``[N, feature_dim]``."""
 
+    def meet(self, clip: Tensor) -> None:
+        """Is shown the first batch ``[B, T, C, H, W]`` before the first step; does nothing here."""
+
 
 class FrameDecoder(nn.Module, ABC):
     """Pose ``[B, T, pose_dim]`` and identity weights ``[B, identity_dim]`` to a clip.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vdsm_bench.contracts.components import FrameDecoder
+from vdsm_bench.contracts.components import FrameDecoder, FrameEncoder
 from vdsm_bench.errors import ContractError
 
 Capability = Literal["encode", "generate", "sample"]
@@ -141,10 +141,10 @@ class VideoModel(nn.Module, ABC):
         """Is shown the first batch ``[B, T, C, H, W]`` before the first step of all.
 
         What starts from the data starts here; a training that resumes does not come by again.
-        Here the model's frame decoders are shown it.
+        Here the model's frame encoders and decoders are shown it.
         """
         for module in self.modules():
-            if isinstance(module, FrameDecoder):
+            if isinstance(module, FrameEncoder | FrameDecoder):
                 module.meet(clip)
 
     @abstractmethod

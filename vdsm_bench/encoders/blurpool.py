@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vdsm_bench.contracts import ClipShape, FrameEncoder
 from vdsm_bench.encoders.blurred_stack import BlurredStack
 from vdsm_bench.errors import UsageError
-from vdsm_bench.initialisation import keep_signal
+from vdsm_bench.initialisation import decorrelate_colours, keep_signal
 from vdsm_bench.optional import import_optional
 
 _PAPER = (32, 32, 32, 64, 64)
@@ -32,9 +32,13 @@ class BlurPoolEncoder(FrameEncoder):
             smaller frames take the last so many.
         start: ``kept-signal`` (:func:`vdsm_bench.initialisation.keep_signal`), or ``torch``,
             torch's own weights.
+        first_colours: what the first convolution starts from, colours as they are (``rgb``) or
+            ``decorrelated`` (:func:`vdsm_bench.initialisation.decorrelate_colours`) over the
+            first batch.
 
     Deviation:
-        The paper starts where torch does; ``start`` says why this does not.
+        The paper starts where torch does; ``start`` says why this does not, and
+        ``first_colours`` why colours may start decorrelated.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class BlurPoolEncoder(FrameEncoder):
         clip: ClipShape,
         channels: tuple[int, ...] | None = None,
         start: Literal["kept-signal", "torch"] = "kept-signal",
+        first_colours: Literal["rgb", "decorrelated"] = "rgb",
     ) -> None:
         super().__init__()
+        self.first_colours = first_colours
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
         channels = channels or _PAPER[-max(1, round(math.log2(min(clip.height, clip.width))) - 1) :]
         layers: list[nn.Module] = []
@@ -66,6 +72,12 @@ class BlurPoolEncoder(FrameEncoder):
         if start == "kept-signal":
             keep_signal(self.layers)
         self.feature_dim = channels[-1] * height * width
+
+    def meet(self, clip: Tensor) -> None:
+        """Starts from the decorrelated colours of a batch, if that was asked for."""
+        first = self.layers[0]
+        if self.first_colours == "decorrelated" and isinstance(first, nn.Conv2d):
+            decorrelate_colours(first, clip)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Returns features ``[N, feature_dim]``."""
