@@ -75,8 +75,8 @@ class BlurPoolEncoder(FrameEncoder):
 
     def meet(self, clip: Tensor) -> None:
         """Starts from the decorrelated colours of a batch, if that was asked for."""
-        first = self.layers[0]
-        if self.first_colours == "decorrelated" and isinstance(first, nn.Conv2d):
+        if self.first_colours == "decorrelated":
+            first = next(layer for layer in self.layers if isinstance(layer, nn.Conv2d))
             decorrelate_colours(first, clip)
 
     def forward(self, frames: Tensor) -> Tensor:
