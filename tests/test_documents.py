@@ -73,11 +73,30 @@ def test_a_run_can_be_planned(words, tmp_path, capsys):
     assert ": new" in answer.out
 
 
+def _sections(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    for heading in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_files_exist(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, section = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not section or section in _sections(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page):
+    """A blank line would cut a table in two, and what follows it would be shown as bare text."""
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+        _, rule, *rows = table.splitlines()
+        assert re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", rule), table
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {rule.count("|")}, table
 
 
 def test_the_first_screen_has_the_two_commands():
