@@ -18,7 +18,12 @@ from vdsm_bench.registry import (
     registry_path,
     split_part,
 )
-from vdsm_bench.signatures import annotations_in_source, annotations_of, check_value
+from vdsm_bench.signatures import (
+    annotations_in_source,
+    annotations_of,
+    check_value,
+    meanings_in_source,
+)
 
 BUILT_IN = load_registry()
 TARGETS = [
@@ -193,6 +198,30 @@ def test_the_annotations_read_from_the_source_are_the_class_s(kind, name):
     known, read = annotations_of(target, name), entry.annotations()
     for key in set(entry.defaults) - set(entry.parts):
         assert repr(read[key]) == repr(known[key]), key
+
+
+@pytest.mark.parametrize(("kind", "name"), TARGETS)
+def test_every_argument_says_what_it_means(kind, name):
+    entry = BUILT_IN.get(kind, name)
+    meanings = meanings_in_source(entry.target)
+    assert [key for key in entry.defaults if not meanings.get(key)] == []
+
+
+def test_meanings_are_read_to_their_end_without_markup(tmp_path, monkeypatch):
+    (tmp_path / "explained.py").write_text(
+        'class Other:\n    """Args:\n        wide: of another class.\n    """\n'
+        'class Mine:\n    """Does it.\n\n    Args:\n        wide: ``narrow`` or\n'
+        "            wide: as :func:`~torch.nn.Linear` is.\n        deep: layers.\n\n"
+        '    Raises:\n        ValueError: too wide.\n    """\n'
+        'class Bare:\n    """Says nothing."""\nclass Silent:\n    pass\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert meanings_in_source("explained:Mine") == {
+        "wide": "`narrow` or wide: as `torch.nn.Linear` is.",
+        "deep": "layers.",
+    }
+    for target in ("explained:Bare", "explained:Silent", "explained:None", "math:Class"):
+        assert meanings_in_source(target) == {}
 
 
 def test_a_module_without_source_or_of_another_kind_has_no_annotations():

@@ -1,7 +1,7 @@
-"""What a component's constructor takes: its annotations, and values checked against them.
+"""What a component's constructor takes: annotations, values checked against them, meanings.
 
-The annotations of a class that is not imported yet are read from its source, so that a dry run
-refuses a wrong value without importing torch.
+Annotations and meanings of a class that is not imported yet are read from its source, so that a
+dry run refuses a wrong value, and ``show`` explains a component, without importing torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,24 +48,32 @@ def annotations_in_source(target: str) -> dict[str, Any]:
     Annotations of what the frame supplies and of parts name classes that are not imported; they
     are left out. So is everything where there is no source.
     """
-    module, _, name = target.partition(":")
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # of its package; whoever builds it says so
+    source = _class_in_source(target)
+    if source is None:
         return {}
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return {}
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree, node = source
     known = _light_names(tree)
     found = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for argument in _constructor_arguments(node):
-                if argument.annotation is not None:
-                    annotation = _evaluate(argument.annotation, known)
-                    if annotation is not None:
-                        found[argument.arg] = annotation
+    for argument in _constructor_arguments(node):
+        if argument.annotation is not None:
+            annotation = _evaluate(argument.annotation, known)
+            if annotation is not None:
+                found[argument.arg] = annotation
     return found
+
+
+def meanings_in_source(target: str) -> dict[str, str]:
+    """Reads what the docstring of ``module:Class`` says of each argument, without importing it.
+
+    That is its section ``Args:``, a line ``name: meaning`` each, which may go on further indented.
+    """
+    source = _class_in_source(target)
+    text = ast.get_docstring(source[1]) if source is not None else None
+    section = re.search(r"^Args:\n((?:    .*\n?)+)", text or "", re.MULTILINE)
+    if section is None:
+        return {}
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section[1], re.MULTILINE)
+    return {name: _plain_text(meaning) for name, meaning in entries}
 
 
 def check_value(annotation: Any, key: str, value: Any, where: str) -> None:
@@ -91,6 +100,27 @@ def check_value(annotation: Any, key: str, value: Any, where: str) -> None:
             f"{where}: argument '{key}' is {value!r}: {place}{problem['msg']}.",
             hint=f"vdsm-bench show {where}",
         ) from error
+
+
+def _class_in_source(target: str) -> tuple[ast.Module, ast.ClassDef] | None:
+    """Returns the parsed module of ``module:Class`` and the class, None without a source."""
+    module, _, name = target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of its package; whoever builds it says so
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return tree, node
+    return None
+
+
+def _plain_text(markup: str) -> str:
+    """Returns a docstring's words on one line, names in backticks without what Sphinx adds."""
+    return re.sub(r"(?::\w+:)?`+~?([^`]+)`+", r"`\1`", " ".join(markup.split()))
 
 
 def _light_names(tree: ast.Module) -> dict[str, Any]:

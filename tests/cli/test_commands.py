@@ -259,6 +259,9 @@ def test_show_explains_a_toy(capsys):
     shown = call(capsys, "show", "models/toy").out
     assert "batches_per_epoch" in shown
     assert "toy_zoo" in shown
+    shown = json.loads(call(capsys, "show", "encoders/blurpool", "--json").out)
+    assert shown["meanings"].keys() == shown["defaults"].keys()
+    assert "decorrelated" in shown["meanings"]["first_colours"]
 
 
 def test_env_and_config_stand_in_the_folder(capsys, runs_dir):

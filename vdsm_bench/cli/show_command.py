@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @json_option
 @pass_session
 def command(session: Session, component: str, as_json: bool) -> None:
-    """Show one component: summary, source file, defaults, stages, presets."""
+    """Show one component: summary, source file, defaults and their meanings, stages, presets."""
     import yaml
 
     content = describe(session.catalogue(), component)
@@ -35,6 +35,7 @@ def describe(table: Registry, component: str) -> dict[str, Any]:
     """
     from vdsm_bench.errors import UsageError, suggest
     from vdsm_bench.registry import KINDS
+    from vdsm_bench.signatures import meanings_in_source
 
     kind, separator, name = component.partition("/")
     if not separator or kind not in KINDS:
@@ -51,6 +52,10 @@ def describe(table: Registry, component: str) -> dict[str, Any]:
     for key, value in (("defaults", entry.defaults), ("parts", entry.parts)):
         if value:
             content[key] = _plain(value)
+    meanings = meanings_in_source(entry.target) if entry.target else {}
+    settable = {key: text for key, text in meanings.items() if key in entry.defaults}
+    if settable:
+        content["meanings"] = settable
     content.update(_plain(entry.settings))
     presets = {
         preset: settings

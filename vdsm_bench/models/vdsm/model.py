@@ -57,9 +57,9 @@ class VDSM(VideoModel):
         clip: shape of the clips.
         encoder: builds the frame encoder.
         decoder: builds the frame decoder.
-        pose_dim: K_z.
-        identity_dim: K_s, the number of experts.
-        motion_dim: K_d.
+        pose_dim: K_z, width of the pose of a frame.
+        identity_dim: K_s, width of s and the number of experts.
+        motion_dim: K_d, width of d.
         rnn_width: width of both LSTMs and of the combiner.
         rnn_layers: layers of both LSTMs.
         rnn_dropout: dropout between their layers.
@@ -78,7 +78,7 @@ class VDSM(VideoModel):
         pose_encoder: ``shared``, one frame encoder for both heads as in the paper; or ``own``, a
             second one like it for the pose head alone.
         pose_scale: standard deviation at which q(z_t | x_t) starts; softplus(0) = 0.7 if None.
-        identity_kl: weight of the identity KL when ``pretrain`` begins and from its third on.
+        identity_kl: weight of the identity KL as ``pretrain`` begins and from a third of it on.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
         identity_slope: slope below zero of the LeakyReLU on the loc of q(s); 1 is none.
