@@ -138,7 +138,8 @@ def _fit(
     seed: int,
     progress: EpochProgress | None,
 ) -> tuple[list[Mapping[str, float]], dict[str, Tensor], int]:
-    batches = math.ceil(len(train) / settings.batch_size)
+    # two clips at least, since some layers normalise over a batch
+    batches = max(1, min(math.ceil(len(train) / settings.batch_size), len(train) // 2))
     device = next(network.parameters()).device
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(settings.epochs * batches))

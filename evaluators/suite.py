@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +65,8 @@ class Evaluation:
         """Takes in what one evaluator found.
 
         Raises:
-            ContractError: its columns are not the ones it declares, or another evaluator has them.
+            ContractError: its columns are not the ones it declares, or another evaluator has them;
+                or a figure is no number.
         """
         declared = {metric.name for metric in metrics}
         if set(found.scores) != declared:
@@ -73,6 +75,7 @@ class Evaluation:
         taken = sorted(declared & set(self.scores))
         if taken:
             raise ContractError(f"{where}: the column '{taken[0]}' is another evaluator's.")
+        _check_numbers(found, where)
         self.scores.update(found.scores)
         self.long.extend(found.long)
         self.chance.update(found.chance)
@@ -97,6 +100,18 @@ class Evaluation:
             "notes": list(self.notes),
             "versions": {name: metric.version for name, metric in self.metrics.items()},
         }
+
+
+def _check_numbers(found: Findings, where: str) -> None:
+    per_factor = {f"{row.metric} of {row.factor}": row.score for row in found.long}
+    figures = {name: score.as_json() for name, score in {**found.scores, **per_factor}.items()}
+    for name, values in [*figures.items(), *found.chance.items()]:
+        for key, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ContractError(
+                    f"{where}: '{name}' has {key} = {value}.",
+                    hint="a score that cannot be had has the value None, and a reason",
+                )
 
 
 def build_request(

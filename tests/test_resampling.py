@@ -154,6 +154,14 @@ def test_clear_differences_are_ranked_and_the_rest_is_tied():
     assert ranks([noisy[0]], np.arange(400)) == [(1, False)]
 
 
+def test_one_far_better_than_many_is_told_apart_from_each_of_them():
+    """The least p there can be, times as many pairs of subjects, has to stay below 5 %."""
+    rng = np.random.default_rng(11)
+    subjects = [(rng.random(200) < share).astype(float) for share in (0.98, *[0.02] * 39)]
+    found = ranks(subjects, np.arange(200))
+    assert found == [(1, False), *[(2, True)] * 39]
+
+
 def test_equal_subjects_are_told_apart_as_seldom_as_the_family_error_says():
     rng = np.random.default_rng(10)
     wrong, runs = 0, 200
@@ -183,5 +191,5 @@ def test_what_cannot_be_resampled_is_refused(values, groups):
 
 
 def test_other_rows_are_no_pair():
-    with pytest.raises(ProtocolError, match="same rows"):
+    with pytest.raises(ProtocolError, match="do not go with 2 rows"):
         compare([1.0, 2.0], [1.0, 2.0, 3.0], [0, 1])

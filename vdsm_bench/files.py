@@ -22,18 +22,20 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], *, make_folder: bool = True) -> None:
     """Writes a file whole or not at all: temporary file in the same folder, fsync, rename.
 
     Args:
         path: of the file.
         write: fills the temporary file, whose path it is given.
+        make_folder: make its folder where there is none, rather than fail.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
         written = Path(name)
@@ -54,9 +56,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None:
     """Writes a file whole or not at all; see :func:`write_whole`."""
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, lambda temporary: temporary.write_bytes(content), make_folder=make_folder)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -64,9 +66,10 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, make_folder: bool = True) -> None:
     """Writes indented JSON whole or not at all; NaN and infinity are refused (ValueError)."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), make_folder=make_folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -307,6 +307,13 @@ def test_a_set_without_a_split_of_its_own_cannot_be_split_as_given(tmp_path):
         make_splits(store, "given")
 
 
+def test_a_gif_without_delays_is_as_long_as_viewers_show_it(tmp_path):
+    first, *rest = [Image.fromarray(frame) for frame in pictures("anna", "run", frames=10)]
+    first.save(tmp_path / "0.gif", save_all=True, append_images=rest, duration=0)
+    times = [frame.time for frame in frames_of(tmp_path / "0.gif", Strip())]
+    assert times == pytest.approx(np.arange(10) / 10)
+
+
 def test_rate_stride_size_and_colour(tmp_path):
     source = tmp_path / "clips"
     source.mkdir()

@@ -157,6 +157,32 @@ def test_a_replacement_that_was_killed_gives_the_old_store_back(table, tmp_path)
     assert len(prepare_dataset(table, "dots", DataRoot(tmp_path, named=True))) == 72
 
 
+def test_checking_a_store_that_is_being_replaced_does_not_stand_in_the_way(tmp_path, monkeypatch):
+    """A reader that is through when the old store has been set aside must not make its folder."""
+    old = write_toy(tmp_path / "dots", name="dots")
+
+    def set_aside(path, progress=None):
+        path.parent.rename(locate._aside(path.parent))
+        return old.card["sha256"]["frames.npy"]
+
+    monkeypatch.setattr("vdsm_bench.data.store.sha256_of", set_aside)
+    old.verify_once()
+    assert not (tmp_path / "dots").exists()
+    assert not (locate._aside(tmp_path / "dots") / ".passed.json").exists()
+
+
+def test_a_folder_without_a_card_does_not_cost_the_store_set_aside(table, tmp_path, monkeypatch):
+    root = DataRoot(tmp_path, named=True)
+    write_toy(tmp_path / "dots", name="dots")
+    (tmp_path / "dots").rename(locate._aside(tmp_path / "dots"))
+    (tmp_path / "dots").mkdir()
+    (tmp_path / "dots" / ".passed.json").write_text("{}")
+    monkeypatch.setattr(Dots, "fail", True)
+    with pytest.raises(DataError, match="the pen broke"):
+        prepare_dataset(table, "dots", root, replace=True)
+    assert len(prepare_dataset(table, "dots", root)) == 72
+
+
 def test_what_a_killed_replacement_set_aside_is_there_for_every_command(table, tmp_path):
     """Also for those that find the user's own sets by their cards."""
     clips, root = tmp_path / "clips", DataRoot(tmp_path / "data", named=False)

@@ -190,6 +190,7 @@ def write_tree(root, people=("anna", "ben"), actions=("anger", "joy"), takes=2, 
 
 def test_a_tree_is_read_in_natural_order(tmp_path):
     source = write_tree(tmp_path / "tree")
+    (source / "anna" / "anger" / "take1").rename(source / "anna" / "anger" / "take1\u00b2")
     (source / "anna" / ".DS_Store").write_text("")
     (source / "ben" / "joy" / "take0" / "Thumbs.db").write_text("")
     store = imported(source, tmp_path / "data" / "mug", crop="clean")

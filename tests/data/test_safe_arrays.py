@@ -116,6 +116,10 @@ def damaged_files():
     yield "text", b"hello"
     yield "cut", good[: len(good) // 2]
     yield "flipped", good[:300] + bytes([good[300] ^ 255]) + good[301:]
+    locked = bytearray(good)  # the flags of a member that needs a password
+    locked[6] |= 1
+    locked[good.index(b"PK\x01\x02") + 8] |= 1
+    yield "locked", bytes(locked)
 
 
 @pytest.mark.parametrize(("name", "content"), list(damaged_files()))

@@ -166,6 +166,16 @@ def test_refuses_what_is_no_clip(judge, clips):
         judge.predict(clips)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_smallest_batches_train_too(architecture, train, validation):
+    """Nine clips, one a batch as asked: what normalises over a batch needs two."""
+    few = LabelledClips(train.clips, {name: rows[:9] for name, rows in train.labels.items()})
+    settings = FAST.model_copy(update={"batch_size": 1, "epochs": 1})
+    choice = JudgeChoice(architecture, 0)
+    trained = train_judge(few, validation, factors=toy.FACTORS, settings=settings, choice=choice)
+    assert len(trained.history) == 1
+
+
 def test_same_seed_same_weights_and_another_seed_others(train, validation):
     one = train_judge(train, validation, factors=toy.FACTORS, settings=FAST)
     torch.manual_seed(77)

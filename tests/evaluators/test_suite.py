@@ -13,6 +13,7 @@ from vdsm_bench.contracts import (
     Codes,
     Evaluator,
     Factor,
+    FactorScore,
     Findings,
     LabelledClips,
     MetricInfo,
@@ -284,6 +285,27 @@ def test_an_evaluator_of_another_package_joins_in(controls, judge, request_):
     subject = controls["mean-clip"]
     result = evaluate(subject, judge, request_, {**EVALUATORS, "brightness": Brightness()})
     assert result.scores["brightness"].value == pytest.approx(float(subject.mean.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Findings({"brightness": Score(float("nan"))}),
+        Findings({"brightness": Score(0.5, 0.4, float("inf"))}),
+        Findings({"brightness": Score(0.5, by_identity=(0.4, float("nan")))}),
+        Findings({"brightness": Score(0.5)}, long=[FactorScore("it", "hue", Score(-np.inf))]),
+        Findings({"brightness": Score(0.5)}, chance={"brightness": {"uniform": float("nan")}}),
+    ],
+)
+def test_a_figure_that_is_no_number_is_refused_before_the_row_is_written(
+    controls, judge, request_, found
+):
+    class Careless(Brightness):
+        def evaluate(self, outputs, request, judge):
+            return found
+
+    with pytest.raises(ContractError, match="evaluators/careless: '.*' has .* = -?(nan|inf)"):
+        evaluate(controls["frozen-frame"], judge, request_, {"careless": Careless()})
 
 
 def test_undeclared_and_taken_columns_are_refused(controls, judge, request_):

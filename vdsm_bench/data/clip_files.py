@@ -166,7 +166,7 @@ def _of_gif(path: Path) -> Iterator[Frame]:
             for frame in ImageSequence.Iterator(image):
                 yield Frame(_rgb(frame), time)
                 count += 1
-                time += frame.info.get("duration", 100) / 1000
+                time += (frame.info.get("duration") or 100) / 1000  # no delay: as viewers show it
     except _NOT_READ as error:
         raise OddFileError(f"does not read as a GIF after frame {count}: {error}") from error
 

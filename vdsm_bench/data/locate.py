@@ -257,6 +257,7 @@ def prepare_dataset(
     """
     from filelock import Timeout
 
+    from vdsm_bench.data.store import CARD
     from vdsm_bench.data.store_writer import store_lock
 
     dataset, folder = build_dataset(table, name), root.store(name)
@@ -269,7 +270,8 @@ def prepare_dataset(
         lock.acquire()
     try:
         aside = _aside(folder)
-        if aside.exists() and not folder.exists():  # a replacement was killed half-way
+        if aside.exists() and not (folder / CARD).is_file():  # a replacement ended half-way
+            shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
         if not folder.exists() or replace:
             files = _source(dataset, source, fetched, log or _say_nothing)

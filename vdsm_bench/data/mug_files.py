@@ -7,7 +7,6 @@ lengths, and reading one clip at a time.
 from __future__ import annotations
 
 import csv
-import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vdsm_bench.data.clip_files import natural
 from vdsm_bench.data.safe_arrays import AnyArray, read_npz
 from vdsm_bench.data.store import ByteArray, IntArray
 from vdsm_bench.errors import DataError
@@ -143,7 +143,7 @@ def _as_clips(path: Path, arrays: dict[str, AnyArray]) -> list[AnyArray]:
         (only,) = arrays.values()
         if only.ndim >= 1 and (only.dtype == object or only.ndim == 5):
             return list(only)
-    return [arrays[name] for name in sorted(arrays, key=_natural)]
+    return [arrays[name] for name in sorted(arrays, key=natural)]
 
 
 def _check_labels(path: Path, labels: AnyArray, clips: int) -> tuple[IntArray, list[str]]:
@@ -317,15 +317,7 @@ def _entries(folder: Path) -> list[Path]:
             for entry in folder.iterdir()
             if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER
         ),
-        key=lambda entry: _natural(entry.name),
-    )
-
-
-@functools.cache
-def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    """Returns a sort key by which 2 comes before 10."""
-    return tuple(
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)
+        key=lambda entry: natural(entry.name),
     )
 
 

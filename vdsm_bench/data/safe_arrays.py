@@ -50,9 +50,9 @@ def read_npz(path: Path) -> dict[str, AnyArray]:
         raise DataError(f"{path} holds more than arrays: {error}.", hint=_CONVERT) from error
     except (
         OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-        MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+        MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
-        # a damaged pickle can fail in any of these ways
+        # a damaged pickle can fail in any of these ways, and a member may be encrypted
         raise DataError(f"{path} does not read: {type(error).__name__}: {error}.") from error
 
 

@@ -184,8 +184,9 @@ class ClipStore:
                 return
         if sha256_of(frames) != facts["sha256"]:
             raise _damaged(self.folder, f"{FRAMES} does not match its checksum")
-        with contextlib.suppress(DataError):  # others' stores may not be written to
-            write_json(passed, facts)
+        # others' stores may not be written to, and this one may have been set aside meanwhile
+        with contextlib.suppress(DataError):
+            write_json(passed, facts, make_folder=False)
 
     def _combinations(self, kind: str) -> IntArray:
         columns = [self.labels[factor.name] for factor in self.factors if factor.kind == kind]
