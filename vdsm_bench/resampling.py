@@ -209,7 +209,8 @@ class _Clusters:
             )
         if not np.isfinite(flat).all():
             raise ProtocolError("Values to resample must be finite, and at least one.")
-        return flat - flat.mean()
+        residual: Floats = flat - flat.mean()
+        return residual
 
     def strayed(self, residual: Floats, resamples: int, seed: int) -> list[Floats]:
         """Returns how far the mean strays on other groups of either column; linear in the rows."""
@@ -266,7 +267,7 @@ def _chance_of(difference: float, strayed: Floats) -> float:
     """Returns how often a difference this large would come up if there were none (two-sided)."""
     # a hair below, so that a difference counts as no larger than itself after rounding
     beyond = np.count_nonzero(np.abs(strayed) >= abs(difference) * (1 - 1e-9))
-    return (1 + beyond) / (1 + len(strayed))
+    return float((1 + beyond) / (1 + len(strayed)))
 
 
 def _one_way(residual: Floats, column: Integers, resamples: int, seed: int, side: int) -> Floats:

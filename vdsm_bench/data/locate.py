@@ -257,7 +257,6 @@ def prepare_dataset(
     """
     from filelock import Timeout
 
-    from vdsm_bench.data.store import CARD
     from vdsm_bench.data.store_writer import store_lock
 
     dataset, folder = build_dataset(table, name), root.store(name)
@@ -269,10 +268,7 @@ def prepare_dataset(
         (log or _say_nothing)(f"Another process is preparing {name}; waiting for it.")
         lock.acquire()
     try:
-        aside = _aside(folder)
-        if aside.exists() and not (folder / CARD).is_file():  # a replacement ended half-way
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
+        _put_back(folder)
         if not folder.exists() or replace:
             files = _source(dataset, source, fetched, log or _say_nothing)
             if folder.exists():
@@ -342,6 +338,16 @@ def _replace(
         aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Puts back what a replacement that was killed half-way has set aside."""
+    from vdsm_bench.data.store import CARD
+
+    aside = _aside(folder)
+    if aside.exists() and not (folder / CARD).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
 
 
 def _aside(folder: Path) -> Path:
