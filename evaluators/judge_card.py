@@ -31,7 +31,7 @@ from vdsm_bench.evaluators.judge_examination import (
 )
 from vdsm_bench.evaluators.judge_networks import build_network
 from vdsm_bench.evaluators.judge_training import EpochProgress, TrainedJudge, train_judge
-from vdsm_bench.files import hold, read_json, sync_folder, write_bytes, write_json
+from vdsm_bench.files import hold, move_aside, read_json, sync_folder, write_bytes, write_json
 
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 _AGAIN = "rm -r {}   (the next run trains the judge anew)"
@@ -159,6 +159,9 @@ def obtain_judge(
             there learnt from other clips than ``clips.train``.
     """
     with hold(folder, f"the judge {folder}", say=say):
+        if folder.exists() and not {_WEIGHTS, _CARD} & {path.name for path in folder.iterdir()}:
+            # controls of a run under way when its judge was moved aside; they are of that judge
+            move_aside(folder)
         if folder.exists():
             judge, card = load_judge(folder, device)
             _refuse_another_school(card, clips, folder)

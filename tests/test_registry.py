@@ -1,6 +1,7 @@
 """The catalogue: what it refuses, what it suggests, and that it tells the truth about the code."""
 
 import inspect
+import json
 import re
 from importlib.metadata import EntryPoint
 
@@ -21,7 +22,7 @@ from vdsm_bench.registry import (
 from vdsm_bench.signatures import (
     annotations_in_source,
     annotations_of,
-    check_value,
+    checked_value,
     meanings_in_source,
 )
 
@@ -242,14 +243,21 @@ def test_annotations_that_do_not_evaluate_are_a_broken_contract():
 @pytest.mark.parametrize("value", ["30", True, 2.5, None, [1]])
 def test_a_value_of_another_type_is_refused(value):
     with pytest.raises(UsageError, match="encoders/wide: argument 'width'"):
-        check_value(int, "width", value, "encoders/wide")
+        checked_value(int, "width", value, "encoders/wide")
 
 
 @pytest.mark.parametrize(
-    ("annotation", "value"), [(tuple[int, ...], [1, 2]), (float, 2), (int | None, None)]
+    ("annotation", "value", "written"),
+    [
+        (tuple[int, ...], [1, 2], "[1, 2]"),
+        (float, 2, "2.0"),
+        (float, 2.0, "2.0"),
+        (tuple[float, float], [1, 2.5], "[1.0, 2.5]"),
+        (int | None, None, "null"),
+    ],
 )
-def test_a_list_is_a_tuple_and_a_whole_number_a_float(annotation, value):
-    check_value(annotation, "width", value, "encoders/wide")
+def test_a_list_is_a_tuple_and_a_whole_number_a_float(annotation, value, written):
+    assert json.dumps(checked_value(annotation, "width", value, "encoders/wide")) == written
 
 
 @pytest.mark.parametrize("name", BUILT_IN.names("suites"))

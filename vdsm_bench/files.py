@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from vdsm_bench.errors import CellError, DataError
 
+#: ends the name of a file that is still being written
+_UNFINISHED = ".part"
+
 
 def now() -> str:
     """Returns the time in UTC, ISO 8601, to the second."""
@@ -36,7 +39,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, make_folder: boo
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
         os.close(handle)
         written = Path(name)
         try:
@@ -54,6 +57,12 @@ def write_whole(path: Path, write: Callable[[Path], object], *, make_folder: boo
             f"{path} cannot be written: {error.strerror or error}.",
             hint="free disk space, or choose another folder with --runs-dir",
         ) from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed writers have left in a folder that nobody else writes to now."""
+    for left in folder.glob(f".*{_UNFINISHED}"):
+        left.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, *, make_folder: bool = True) -> None:

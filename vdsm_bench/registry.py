@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from vdsm_bench.errors import ContractError, MissingDependencyError, UsageError, suggest
-from vdsm_bench.signatures import annotations_in_source, annotations_of, check_value
+from vdsm_bench.signatures import annotations_in_source, annotations_of, checked_value
 
 #: kind -> the contract its targets implement (None: the kind holds settings only)
 KINDS: dict[str, str | None] = {
@@ -102,7 +102,7 @@ class Entry:
                 )
         return target
 
-    def annotations(self) -> dict[str, Any]:
+    def annotations(self) -> Mapping[str, Any]:
         """Returns the annotations of the constructor's arguments, as far as they can be had.
 
         Raises:
@@ -220,7 +220,7 @@ class Registry:
                 part, part_arguments = split_part(value)
                 self.check_arguments(entry.parts[key], part, part_arguments)
             elif key in annotations:
-                check_value(annotations[key], key, value, f"{kind}/{name}")
+                checked_value(annotations[key], key, value, f"{kind}/{name}")
 
     def factory(
         self, kind: str, name: str, arguments: Mapping[str, Any] | None = None

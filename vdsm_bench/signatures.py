@@ -7,6 +7,7 @@ dry run refuses a wrong value, and ``show`` explains a component, without import
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -42,11 +43,12 @@ def annotations_of(target: type, where: str) -> dict[str, Any]:
     }
 
 
-def annotations_in_source(target: str) -> dict[str, Any]:
+@functools.cache
+def annotations_in_source(target: str) -> Mapping[str, Any]:
     """Reads the annotations of ``module:Class`` from its source, without importing the module.
 
     Annotations of what the frame supplies and of parts name classes that are not imported; they
-    are left out. So is everything where there is no source.
+    are left out. So is everything where there is no source. A source is read once.
     """
     source = _class_in_source(target)
     if source is None:
@@ -76,10 +78,14 @@ def meanings_in_source(target: str) -> dict[str, str]:
     return {name: _plain_text(meaning) for name, meaning in entries}
 
 
-def check_value(annotation: Any, key: str, value: Any, where: str) -> None:
+def checked_value(annotation: Any, key: str, value: Any, where: str) -> Any:
     """Checks a value, as JSON has it, against an annotation.
 
-    Nothing is converted, so text is no number and true is no 1; a list may stand for a tuple.
+    Nothing is converted, so text is no number and true is no 1; but a list may stand for a tuple
+    and 1 for the float 1.0.
+
+    Returns:
+        The value as JSON has it in the one way in which its annotation writes it.
 
     Raises:
         UsageError: a value of the wrong type or out of range; names ``where`` and the argument.
@@ -92,7 +98,8 @@ def check_value(annotation: Any, key: str, value: Any, where: str) -> None:
     except PydanticUserError:  # BaseModel or dataclass: brings its own configuration
         adapter = TypeAdapter(annotation)
     try:
-        adapter.validate_json(json.dumps(value), strict=True)
+        checked = adapter.validate_json(json.dumps(value), strict=True)
+        return adapter.dump_python(checked, mode="json")
     except ValidationError as error:
         problem = error.errors()[0]
         place = "".join(f"item {part + 1}: " for part in problem["loc"] if isinstance(part, int))

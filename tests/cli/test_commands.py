@@ -9,8 +9,9 @@ from PIL import Image
 
 from tests.data.home_videos import write_folder
 from vdsm_bench.cli.main import run_cli
-from vdsm_bench.errors import DataError
-from vdsm_bench.files import read_json
+from vdsm_bench.errors import CellError, DataError
+from vdsm_bench.files import hold, move_aside, read_json
+from vdsm_bench.runs import judging
 
 RUN = ["run", "--dataset", "toy-squares", "--preset", "smoke", "--device", "cpu"]
 
@@ -161,6 +162,21 @@ def test_the_judge_is_trained_shown_and_shared(capsys):
     shown = call(capsys, "judge", "show", "toy-squares").out
     assert "accuracy on real clips" in shown
     assert card["key"] in shown
+
+
+def test_a_judge_is_moved_aside_while_nobody_else_may_touch_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path))
+    train = ("judge", "train", "toy-squares", "--preset", "smoke", "--model", "toy")
+
+    def move_while_held(folder):
+        with pytest.raises(CellError, match="is being worked on"), hold(folder, "it", wait=False):
+            pass
+        return move_aside(folder)
+
+    monkeypatch.setattr(judging, "move_aside", move_while_held)
+    assert "the old judge" not in call(capsys, *train).err
+    assert "the old judge is now" in call(capsys, *train, "--fresh").err
+    assert len(list(tmp_path.glob("judges/toy-squares/.*.old-1/card.json"))) == 1
 
 
 def test_the_audit_asks_several_judges_and_refuses_floors_that_refuse_nobody(capsys):

@@ -299,6 +299,20 @@ def test_a_given_split_that_holds_out_people_has_a_gate(tmp_path):
     assert splits.unscorable == ("person",)
 
 
+def test_a_person_of_validation_alone_is_not_scored_either(tmp_path):
+    """Validation clips choose the judge's epoch, and suites score them."""
+    rows = write_folder(tmp_path / "clips", takes=8)
+    part = {"anna": ["train", "test"], "ben": ["train", "test"], "cleo": ["val"]}
+    people = ["anna", "ben", "cleo"]
+    named = [(file, people[number % 3], action) for number, (file, _, action) in enumerate(rows)]
+    given = [
+        (*row, part[row[1]][number // 3 % len(part[row[1]])]) for number, row in enumerate(named)
+    ]
+    write_labels(tmp_path / "clips", given, ("file", "person", "action", "split"))
+    splits = make_splits(imported(tmp_path / "clips", tmp_path / "data" / "mine"), "given")
+    assert splits.unscorable == ("person",)
+
+
 def test_a_set_without_a_split_of_its_own_cannot_be_split_as_given(tmp_path):
     write_folder(tmp_path / "clips")
     store = imported(tmp_path / "clips", tmp_path / "data" / "mine")

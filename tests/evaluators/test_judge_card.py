@@ -191,6 +191,17 @@ def test_a_card_that_is_not_the_weights_is_refused(copy, change):
         load_judge(copy)
 
 
+def test_controls_alone_are_no_judge_and_are_kept(clips, tmp_path):
+    """A run was scoring them when ``judge train --fresh`` moved its judge aside."""
+    folder = tmp_path / "judge"
+    folder.mkdir()
+    (folder / "controls-1.json").write_text("{}")
+    _, card = obtain(folder, clips)
+    assert load_judge(folder)[1].weights_sha256 == card.weights_sha256
+    assert not (folder / "controls-1.json").exists()
+    assert (tmp_path / ".judge.old-1" / "controls-1.json").exists()
+
+
 def test_an_existing_folder_is_not_written_over(saved):
     folder, judge, card = saved
     with pytest.raises(DataError, match="exists"):

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.conftest import write_toy
+from tests.data.conftest import FACTORS, card, write_toy
 from vdsm_bench.config import DataSettings
 from vdsm_bench.data.clips import evaluation_clips
-from vdsm_bench.data.store import ClipStore
+from vdsm_bench.data.store import RECORDING, ClipStore
+from vdsm_bench.data.store_writer import StoreWriter
 from vdsm_bench.runs import bench
-from vdsm_bench.runs.bench import EvaluationClips
+from vdsm_bench.runs.bench import Bench, EvaluationClips
 
 DATA = DataSettings(dataset="toy", image_size=8, frames=4, stride=1)
 
@@ -43,3 +44,36 @@ def test_evaluation_reads_the_clips_that_are_asked_for_and_no_other(
     asked.clear()
     assert torch.equal(clips(np.array([1, 0])), clips(np.array([0, 1])).flip(0))
     assert set(asked) == ({2} if limit else {2, 3})
+
+
+def _recorded(folder, recording_of):
+    """120 clips of five per identity and action; returns their bench."""
+    draw = np.random.default_rng(0)
+    with StoreWriter(
+        folder,
+        card=card("toy"),
+        factors=FACTORS,
+        image_shape=(8, 8, 3),
+        total_frames=480,
+        columns=(RECORDING,),
+    ) as writer:
+        for clip in range(120):
+            labels = {"colour": clip % 3, "shape": clip // 3 % 2, "action": clip // 6 % 4}
+            frames = draw.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+            writer.add(frames, labels, {RECORDING: recording_of(clip)})
+    return Bench.of(ClipStore.open(folder), DATA.model_copy(update={"split": "identities"}))
+
+
+def test_what_clips_were_cut_from_counts_because_pairs_depend_on_it(tmp_path):
+    alone = _recorded(tmp_path / "alone", lambda clip: clip)
+    named = _recorded(tmp_path / "named", lambda clip: 7 + clip)
+    halves = _recorded(tmp_path / "halves", lambda clip: clip % 60)
+
+    def pairs(bench):
+        return [bench.sampler(0).batch("pretrain", step, 8, True) for step in range(5)]
+
+    assert halves.splits.content_key == alone.splits.content_key
+    assert not np.array_equal(pairs(halves), pairs(alone))
+    assert halves.key != alone.key
+    assert np.array_equal(pairs(named), pairs(alone))
+    assert named.key == alone.key

@@ -6,7 +6,7 @@ from tests.runs.cells import TABLE, make_cell
 from vdsm_bench.config import PRECISIONS, resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
-from vdsm_bench.registry import Registry
+from vdsm_bench.registry import Registry, load_registry
 from vdsm_bench.runs.cell import (
     Cell,
     KnownCells,
@@ -37,6 +37,18 @@ def test_the_order_of_flags_and_the_spelling_of_defaults_change_nothing():
     assert one.key == key_of(model="toy[motion_dim=9,pose_dim=8]").key
     assert key_of().key == key_of("model.pose_dim=30").key
     assert key_of().key == key_of("evaluation.batch_size=1").key
+
+
+@pytest.mark.parametrize("model", ["vdsm[pixel_scale=1]", "vdsm[temperature=[10,10]]"])
+def test_a_whole_number_is_the_same_as_one_with_a_point(model):
+    table = load_registry()
+    written = [model, model.replace("1]", "1.0]").replace("10", "10.0")]
+    cells = [
+        plan_cells(table, models=[one], datasets=["mug-synthetic"], seeds=[0], preset="small")[0]
+        for one in written
+    ]
+    keys = {cell_key(table, cell.config, data={}, protocol={}).key for cell in cells}
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
 from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError
+from vdsm_bench.files import write_whole
 from vdsm_bench.models.vdsm.model import VDSM
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
@@ -192,6 +194,23 @@ def test_kill_9_then_the_same_command_equals_uninterrupted(
     model = build(seed=3)
     load_weights(tmp_path / "checkpoints" / "model.safetensors", model)
     assert _equal(uninterrupted_in[precision], model.state_dict())
+
+
+def _killed_while_writing(path):
+    write_whole(path, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_what_killed_writers_of_checkpoints_left_is_removed(tmp_path):
+    writer = multiprocessing.get_context("fork").Process(
+        target=_killed_while_writing, args=(tmp_path / "checkpoints" / "last.safetensors",)
+    )
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert found == {"last.safetensors", "model.safetensors"}
 
 
 def test_two_models_in_one_process_both_train_alike(uninterrupted, tmp_path):

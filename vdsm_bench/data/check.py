@@ -157,7 +157,7 @@ def _prove_split(store: ClipStore, rule: Rule, digests: list[bytes], report: Rep
     report.lines.append(f"split {rule}{' (default)' if default else ''}: disjoint ({parts})")
     if splits.unscorable and default:
         report.notes.append(
-            f"split {rule}: test has classes that train never shows, so no score for "
+            f"split {rule}: held-out clips have classes that train never shows, so no score for "
             f"{', '.join(splits.unscorable)}"
         )
 

@@ -45,7 +45,7 @@ class Splits:
         test: clips to score.
         cells: clips of identity x action cells of training identities, for the judge's gate only.
         rule: what ``test`` holds out.
-        unscorable: static factors with test classes that never occur in ``train`` (an identity
+        unscorable: factors with held-out classes that never occur in ``train`` (an identity
             factor under the rule ``identities``): no judge can score them.
         content_key: short hex digest of dataset content, rule and indices.
     """
@@ -117,7 +117,7 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
     return Splits(
         **result,
         rule=rule,
-        unscorable=_unscorable(store, result["train"], result["test"]),
+        unscorable=_unscorable(store, result["train"], _held_out(result)),
         content_key=key,
     )
 
@@ -314,11 +314,12 @@ def _every(items: IntArray, share: float) -> tuple[IntArray, IntArray]:
     return items[~held], items[held]
 
 
-def _unscorable(store: ClipStore, train: IntArray, test: IntArray) -> tuple[str, ...]:
+def _unscorable(store: ClipStore, train: IntArray, held_out: IntArray) -> tuple[str, ...]:
+    """Names factors by classes that training never shows, in validation too: it chooses judges."""
     return tuple(
         factor.name
         for factor in store.factors
-        if not np.isin(store.labels[factor.name][test], store.labels[factor.name][train]).all()
+        if not np.isin(store.labels[factor.name][held_out], store.labels[factor.name][train]).all()
     )
 
 

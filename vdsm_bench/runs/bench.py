@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.config import DataSettings
+from vdsm_bench.config import DataSettings, content_key
 from vdsm_bench.contracts import ClipShape, Integers, LabelledClips
 from vdsm_bench.data.clips import ClipSampler, evaluation_clips, span
 from vdsm_bench.data.splits import Splits, make_splits
@@ -115,13 +115,17 @@ class Bench:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What identifies clips, their preparation and splits, for keys of cells and judges."""
-        declared = {"prepared": prepared} if (prepared := self.store.card.get("protocol")) else {}
-        return {
-            "content": self.store.content_hash,
-            "splits": self.splits.content_key,
-            **declared,
-        }
+        """What identifies clips, their preparation and splits, for keys of cells and judges.
+
+        Where several clips were cut from one recording it counts which: identity pairs are of two.
+        """
+        store = self.store
+        key: dict[str, Any] = {"content": store.content_hash, "splits": self.splits.content_key}
+        if prepared := store.card.get("protocol"):
+            key["prepared"] = prepared
+        if len(np.unique(store.recordings)) < len(store):
+            key["recordings"] = content_key(store.recordings.tolist())
+        return key
 
     def clips(self, indices: Integers) -> LabelledClips:
         """Returns chosen clips, cut for evaluation, with their labels."""

@@ -18,6 +18,7 @@ from vdsm_bench.config import (
 )
 from vdsm_bench.registry import Registry, split_part
 from vdsm_bench.runs.folder import CellRecord, scan_cells
+from vdsm_bench.signatures import checked_value
 
 #: settings that change no number: the speed, and what is computed beside the row's own scores
 NO_NUMBER = {"evaluation": ("batch_size", "scores")}
@@ -107,12 +108,18 @@ def plan_cells(
 
 
 def complete_part(table: Registry, kind: str, value: Any) -> dict[str, Any]:
-    """Returns a component with its target, version and every argument, nested parts included."""
+    """Returns a component with its target, version and every argument, nested parts included.
+
+    A number is written in one way, so that a model that is given 10 for 10.0 is the same.
+    """
     name, given = split_part(value)
     entry = table.get(kind, name)
-    arguments = {**entry.defaults, **given}
-    for key, part_kind in entry.parts.items():
-        arguments[key] = complete_part(table, part_kind, arguments[key])
+    arguments, annotations = {**entry.defaults, **given}, entry.annotations()
+    for key, argument in arguments.items():
+        if key in entry.parts:
+            arguments[key] = complete_part(table, entry.parts[key], argument)
+        elif key in annotations:
+            arguments[key] = checked_value(annotations[key], key, argument, f"{kind}/{name}")
     versioned = {} if entry.version == 1 else {"version": entry.version}
     return {"name": name, "target": entry.target, "arguments": arguments, **versioned}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vdsm_bench.config import CellConfig
 from vdsm_bench.devices import choose_device, prepare_process
-from vdsm_bench.files import move_aside, write_json
+from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.controls import obtain_controls
@@ -58,9 +58,10 @@ def judge_of(
     """
     keys = dict.fromkeys([*protocol.judge_keys, protocol.judge_hash])
     folders = [protocol.judge_folder(runs_dir, key) for key in keys]
-    for folder in folders:
-        if fresh and folder.exists():
-            reporter.say(f"the old judge is now {move_aside(folder)}")
+    for folder in folders if fresh else []:
+        with hold(folder, f"the judge {folder}", say=reporter.say):
+            if folder.exists():
+                reporter.say(f"the old judge is now {move_aside(folder)}")
     judge = protocol.obtain_judge(runs_dir, reporter)
     obtain_controls(protocol, judge, reporter)
     return judge

@@ -151,7 +151,8 @@ class ScoringProtocol:
     @property
     def unscorable(self) -> dict[str, str]:
         """Factors that no judge can score, with the reason."""
-        reason = f"the split by {self.bench.splits.rule} tests classes that training never shows"
+        rule = self.bench.splits.rule
+        reason = f"the split by {rule} holds out classes that training never shows"
         return dict.fromkeys(self.bench.splits.unscorable, reason)
 
     @cached_property

@@ -18,7 +18,7 @@ from vdsm_bench.config import Precision, StageSettings
 from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel
 from vdsm_bench.devices import launch_fabric
 from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError, VdsmBenchError
-from vdsm_bench.files import write_bytes
+from vdsm_bench.files import remove_unfinished, write_bytes
 from vdsm_bench.seeding import derive_seed
 from vdsm_bench.training.checkpoint import (
     Position,
@@ -242,6 +242,7 @@ class Trainer:
         return self.settings[stage].epochs * self.settings[stage].batches_per_epoch
 
     def _resume(self) -> tuple[dict[str, Tensor], Position]:
+        remove_unfinished(self._checkpoints)  # as long as a checkpoint each
         path = self._checkpoints / LAST
         if not path.exists():
             position = Position(self.stages[0].name, 0, 0.0)
