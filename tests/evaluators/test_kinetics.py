@@ -1,16 +1,20 @@
 """ResNeXt-101 in the layout of the published files, with random weights; no real file is needed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from vdsm_bench.config import EvaluationSettings
 from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators.controls import CopyIdentityClip
 from vdsm_bench.evaluators.kinetics import KineticsDistances
 from vdsm_bench.evaluators.resnext import Bottleneck, ResNeXt, load_resnext, prepare
 from vdsm_bench.evaluators.suite import evaluate
+from vdsm_bench.runs.protocol import ScoringProtocol
 
 
 def layout():
@@ -53,6 +57,23 @@ def file(weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "resnext.safetensors"
     save_file(weights, str(path))
     return path
+
+
+def test_another_file_in_the_same_place_is_another_fact(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"one")
+    one = KineticsDistances(weights=str(path)).facts
+    assert KineticsDistances(weights=str(path)).facts == one
+    asked = SimpleNamespace(
+        evaluation=EvaluationSettings(scores=[{"name": "kinetics", "weights": str(path)}]),
+        asked={"kinetics": KineticsDistances(weights=str(path))},
+    )
+    before = ScoringProtocol.asked_facts.fget(asked)
+    path.write_bytes(b"two")
+    assert KineticsDistances(weights=str(path)).facts != one
+    asked.asked = {"kinetics": KineticsDistances(weights=str(path))}
+    assert ScoringProtocol.asked_facts.fget(asked) != before  # so a row that has it gets it anew
+    assert KineticsDistances().facts == {}
 
 
 def test_the_layout_of_the_published_file_loads(file, weights):

@@ -12,6 +12,7 @@ from vdsm_bench.config import resolve
 from vdsm_bench.errors import ContractError, DataError, ProtocolError, UsageError
 from vdsm_bench.evaluators.outputs import SubjectOutputs, batches
 from vdsm_bench.files import read_json, write_json
+from vdsm_bench.runs import external
 from vdsm_bench.runs.execute import RunContext
 from vdsm_bench.runs.external import score_file, template_of
 from vdsm_bench.runs.folder import read_cell, scan_cells
@@ -417,6 +418,24 @@ def test_a_row_of_judges_that_are_others_now_is_scored_again(answers, score):
     assert again.metrics["judge"] == first.metrics["judge"]
     assert again.metrics["scores"] == first.metrics["scores"]
     assert score(answers, options).reused
+
+
+def test_scored_again_and_cut_off_it_is_no_row_until_it_is_whole(answers, score, monkeypatch):
+    """Pairs of new judges must not be ranked beside scores of old ones."""
+    options = {"name": "cut-while-scored-again"}
+    first = score(answers, options)
+    judge = {**first.metrics["judge"], "weights": "of another machine"}
+    write_json(first.folder / "metrics.json", {**first.metrics, "judge": judge})
+    with monkeypatch.context() as patch:
+        patch.setattr(external, "write_pair_strips", _fails)
+        with pytest.raises(OSError, match="disk"):
+            score(answers, options)
+    assert read_cell(first.folder).metrics is None
+    assert score(answers, options).metrics["scores"] == first.metrics["scores"]
+
+
+def _fails(*_, **__):
+    raise OSError("disk full")
 
 
 @pytest.mark.parametrize("name", [".", "..", "..."])

@@ -5,7 +5,8 @@ import pytest
 from tests.runs.test_execute import forbid, numbers
 from vdsm_bench.config import resolve
 from vdsm_bench.errors import UsageError
-from vdsm_bench.files import read_json
+from vdsm_bench.files import read_json, write_json
+from vdsm_bench.notation import parse_assignments
 from vdsm_bench.runs.cell import plan_cells
 from vdsm_bench.runs.scores import merged
 
@@ -42,6 +43,19 @@ def test_other_arguments_are_computed_anew_and_leave_no_second_line(bench):
     assert two.metrics["asked"]["leakage"]["arguments"] == {"folds": 2}
     keys = [(line["metric"], line["factor"]) for line in two.metrics["long"]]
     assert len(keys) == len(set(keys))
+
+
+def test_a_row_that_is_scored_again_says_which_dear_scores_it_loses(bench, tmp_path):
+    asked = {"evaluation": {"scores": [{"name": "leakage", "folds": 2}]}}
+    (first,), _ = bench(seeds=(5,), layer=asked, runs_dir=tmp_path)
+    judge = {**first.metrics["judge"], "weights": "of another machine"}
+    write_json(first.folder / "metrics.json", {**first.metrics, "judge": judge})
+    (again,), listener = bench(seeds=(5,), runs_dir=tmp_path)
+    assert again.metrics["asked"] == {}
+    (said,) = [line for line in listener.lines if "scored again" in line]
+    assert "without leakage" in said
+    command = said[said.index("--set '") + len("--set '") : said.rindex("'")]
+    assert parse_assignments([command]) == asked
 
 
 def test_asked_at_once_or_later_the_numbers_are_the_same(bench, tmp_path):

@@ -28,7 +28,12 @@ from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.predictions import Predictions, read_predictions, write_template
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 from vdsm_bench.runs.row import describe_row
-from vdsm_bench.runs.scores import lacking, of_other_judges, write_added
+from vdsm_bench.runs.scores import (
+    lacking,
+    of_other_judges,
+    without_dear_scores,
+    write_added,
+)
 
 _LONGEST = 100
 
@@ -103,7 +108,10 @@ def score_file(
         if row is not None and lacking(protocol, row):
             protocol.obtain_judge(context.runs_dir, context.reporter)
         if row is not None and of_other_judges(row, protocol, context.runs_dir):
-            context.reporter.say(f"{label}: other judges scored it before: it is scored again")
+            context.reporter.say(
+                f"{label}: other judges scored it before: it is scored again"
+                f"{without_dear_scores(row, protocol)}"
+            )
             row = None
         reused = row is not None and not lacking(protocol, row)
         if row is None:
@@ -221,6 +229,7 @@ def _score(
             if not name.startswith("training.")
         },
     }
+    folder.write_status("scoring")  # pairs of these judges must not stand beside scores of others
     write_json(folder.config_file, content)
     write_json(folder.path / "env.json", describe_environment(protocol.device))
     write_pairs(folder.path, protocol, evaluation.per_pair)

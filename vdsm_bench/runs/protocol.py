@@ -93,12 +93,13 @@ class ScoringProtocol:
 
     @property
     def asked_facts(self) -> dict[str, Any]:
-        """What the numbers of the dear evaluators depend on: their arguments and versions."""
+        """What the numbers of the dear evaluators depend on: arguments, versions, their facts."""
         parts = dict(split_part(value) for value in self.evaluation.scores)
         return {
             name: {
                 "arguments": parts[name],
                 "versions": {metric.name: metric.version for metric in evaluator.metrics},
+                **({"facts": dict(evaluator.facts)} if evaluator.facts else {}),
             }
             for name, evaluator in self.asked.items()
         }

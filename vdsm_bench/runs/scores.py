@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from vdsm_bench.contracts import Evaluator, VideoModel
 from vdsm_bench.errors import VdsmBenchError
 from vdsm_bench.files import write_json
+from vdsm_bench.registry import split_part
 from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
@@ -53,8 +55,23 @@ def finished_row(
     except VdsmBenchError as problem:
         say(f"it was not scored by the judges that lie there now, and stays as it is: {problem}")
         return row
-    say("other judges scored it than lie there now, or nobody noted which: it is scored again")
+    say(
+        "other judges scored it than lie there now, or nobody noted which: it is scored again"
+        + without_dear_scores(row, protocol)
+    )
     return None
+
+
+def without_dear_scores(row: Mapping[str, Any], protocol: ScoringProtocol) -> str:
+    """Says which dear scores a row loses that is scored again; empty where it loses none."""
+    wanted = dict(split_part(score) for score in protocol.evaluation.scores)
+    had = {name: facts["arguments"] for name, facts in row.get("asked", {}).items()}
+    gone = [name for name in had if name not in wanted]
+    if not gone:
+        return ""
+    both = [{"name": name, **given} if given else name for name, given in (had | wanted).items()]
+    ask = f"--set 'evaluation.scores={json.dumps(both)}'"
+    return f", without {', '.join(gone)} (to have them too: {ask})"
 
 
 def of_other_judges(row: Mapping[str, Any], protocol: ScoringProtocol, runs_dir: Path) -> bool:
