@@ -20,7 +20,7 @@ from vdsm_bench.registry import Registry, split_part
 from vdsm_bench.runs.folder import CellRecord, scan_cells
 from vdsm_bench.signatures import checked_value
 
-#: settings that change no number but by rounding: the speed; and none: scores beside the row's own
+#: settings that change no number but by rounding, and those of scores beside the row's own
 NO_NUMBER = {"evaluation": ("batch_size", "scores")}
 _LONGEST_NAME = 100
 
