@@ -26,7 +26,7 @@ PAPER = {
     "identity_slope": 0.01, "identity_frozen": False, "sequence_pose_kl": [0.1, 0.4, 0.4, 1.0],
     "pose_match": [0.0, 0.0],
     "pose_encoder": "shared",
-    "pose_likeness": 0.0,
+    "pose_likeness": 0.0, "identity_reward": 0.0,
 }  # fmt: skip
 
 

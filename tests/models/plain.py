@@ -17,7 +17,7 @@ WIDTHS = (0.1, 0.3, 1.0)
 
 
 class PlainVDSM(NaiveVDSM):
-    """Gaussian pixels, an encoder per head, s from the partner, matching and likeness.
+    """Gaussian pixels, an encoder per head, s from the partner, matching, likeness and reward.
 
     Args:
         vdsm: the model, whose pose head has an encoder of its own.
@@ -42,11 +42,12 @@ class PlainVDSM(NaiveVDSM):
         """Returns the loss of a batch of identity pairs, and its terms before they are weighed."""
         t = clip.shape[1] // 2
         halves = [*(pair[:t] for pair in clip), *(pair[t:] for pair in clip)]
-        n, terms, poses = len(halves), {}, []
+        n, terms, poses, told = len(halves), {}, [], []
         for i, frames in enumerate(halves):
             q_s = self.identity_of(halves[(i + n // 2) % n])
             s = self.drawn(q_s, self.noise["s"][i])
             _add(terms, "kl_s", kl_divergence(q_s, self.narrow(1)))
+            told.append(q_s)
             z = [torch.zeros(self.dims[0]) for _ in frames]
             if annealing.pose is not None:
                 q_z = [self.pose_of(frame) for frame in frames]
@@ -62,6 +63,9 @@ class PlainVDSM(NaiveVDSM):
             loss = loss + annealing.pose * terms["kl_z"] / n
             loss = loss + self.arguments["pose_likeness"] * t * alike
             terms["pose_likeness"] = n * alike
+        if self.arguments["identity_reward"]:
+            terms["identity_nats"] = n * nats(told)
+            loss = loss - self.arguments["identity_reward"] * terms["identity_nats"] / n
         return loss, {name: value / n for name, value in terms.items()}
 
     def sequence(self, clip, annealing):
@@ -182,6 +186,25 @@ def likeness(poses):
     pairs = mean([near(i, (i + clips // 2) % clips) for i in rows])
     others = mean([near(i, j) for i in rows for j in rows if (i - j) % (clips // 2)])
     return (pairs - others) / (mean([near(i, i) for i in rows]) - others)
+
+
+def nats(told):
+    """How many nats normal codes tell of the identity, pair by pair and in float64.
+
+    Args:
+        told: q(s) of every half clip; clips i and N + i are of one identity.
+    """
+    n = len(told) // 2
+    if n == 1:
+        return torch.zeros(())
+    noise = torch.diag(sum(q.variance for q in told).double().detach() / (2 * n))
+    pairs = [(told[i].mean.double(), told[n + i].mean.double()) for i in range(n)]
+    middles = [(one + other) / 2 for one, other in pairs]
+    centre = sum(middles) / n
+    between = sum(torch.outer(m - centre, m - centre) for m in middles) / (n - 1)
+    clips = sum(torch.outer(one - other, one - other) for one, other in pairs) / (2 * n)
+    total, within = between + clips / 2 + noise, clips + noise
+    return (torch.logdet(total) - torch.logdet(within)).float() / 2
 
 
 def _one(loc_and_scale):

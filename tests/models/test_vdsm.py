@@ -7,7 +7,7 @@ from pyro import get_param_store
 
 from tests.models.tiny import CLIP, build
 from vdsm_bench.contracts import Batch, Codes, Progress, check_clip
-from vdsm_bench.models.vdsm.objective import pair_likeness
+from vdsm_bench.models.vdsm.pairs import pair_likeness
 from vdsm_bench.models.vdsm.parts import IdentityHead, features_of
 
 PROGRESS = Progress(epoch=0, n_epochs=4, step=0, n_steps=8)

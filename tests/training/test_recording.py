@@ -22,7 +22,7 @@ SETTINGS = {
 }  # fmt: skip
 ARGUMENTS = {
     "rnn_dropout": 0.2, "pose_shut": 0.5, "pose_match": [1.0, 0.0], "identity_from": "partner",
-    "pose_encoder": "own", "pose_likeness": 1.0,
+    "pose_encoder": "own", "pose_likeness": 1.0, "identity_reward": 1.0,
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from vdsm_bench.contracts import (
 )
 from vdsm_bench.models.vdsm import objective
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
+from vdsm_bench.models.vdsm.pairs import pair_terms
 from vdsm_bench.models.vdsm.parts import (
     Combiner,
     GatedTransition,
@@ -89,7 +90,10 @@ class VDSM(VideoModel):
             half of it).
         pose_likeness: weight per frame, in ``pretrain`` where clips come in identity pairs, of the
             share of the pose's variance that lies between identities
-            (:func:`~vdsm_bench.models.vdsm.objective.pair_likeness`); 0 where each has one clip.
+            (:func:`~vdsm_bench.models.vdsm.pairs.pair_likeness`); 0 where each has one clip.
+        identity_reward: weight, in ``pretrain`` where clips come in identity pairs and with
+            ``identity_from="partner"``, of the nats that a clip's s tells of the identity
+            (:func:`~vdsm_bench.models.vdsm.pairs.pair_information`).
 
     Deviation:
         ``pose_shut`` keeps the pose code out until s has been learnt, so that it cannot take what s
@@ -101,15 +105,15 @@ class VDSM(VideoModel):
         clip itself. ``identity_slope=1`` keeps every dimension of s alive: below zero the paper's
         LeakyReLU lets a hundredth of the gradient through, and the KL, which pulls loc to zero,
         leaves most dimensions there for good. ``pose_match`` observes the mean of q(z_t | x_t)
-        under N(z_t, its scale) beside the frames. Through the frozen decoder alone a path that
-        shows the wrong gesture has nowhere to go, as every small change of it makes the pixels
-        worse; the distance between poses has no such traps. Two heads on one encoder share
-        features that s has made for telling people apart; a second one (``pose_encoder="own"``)
-        starts afresh. ``pose_likeness`` takes out of the pose what is a person's. What each of them
-        is worth differs with the data (docs/recipe.md). ``likelihood``, ``temperature``,
-        ``identity_kl``, ``pose_kl`` with its shape, and ``pose_scale`` have other values in presets
-        than the paper's, the defaults here; ``start`` is not the paper's by default
-        (:mod:`~vdsm_bench.models.vdsm.parts`). A part of a clip pays that part of the KLs of s, d.
+        under N(z_t, its scale) beside the frames: through the frozen decoder alone every small
+        change of a path that shows the wrong gesture makes the pixels worse. Two heads on one
+        encoder share features made for telling people apart; a second one (``pose_encoder="own"``)
+        starts afresh. ``pose_likeness`` takes out of the pose what is a person's;
+        ``identity_reward`` wakes in s what few pixels tell. What each is worth differs with the
+        data (docs/recipe.md). ``likelihood``, ``temperature``, ``identity_kl``, ``pose_kl`` with
+        its shape, and ``pose_scale`` have other values in presets than the paper's, the defaults
+        here; ``start`` is not the paper's (:mod:`~vdsm_bench.models.vdsm.parts`). A part of a clip
+        pays that part of the KLs of s, d.
     """
 
     def __init__(
@@ -141,13 +145,14 @@ class VDSM(VideoModel):
         sequence_pose_kl: Knots = (0.1, 0.4, 0.4, 1.0),
         pose_match: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0),
         pose_likeness: NonNegativeFloat = 0.0,
+        identity_reward: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.n_frames, self.temperature = clip.frames, temperature
         self._latest: Annealing | None = None  # `pretrain`'s last step's, while that stage lasts
-        self.settles, self.pose_likeness = (1 + pose_shut) / 2, pose_likeness
+        self.settles, self.pair_weights = (1 + pose_shut) / 2, (pose_likeness, identity_reward)
         self.plan = AnnealingPlan(
             temperature=temperature,
             identity_kl=identity_kl,
@@ -231,14 +236,9 @@ class VDSM(VideoModel):
         terms = {"nll": plain.pop("x") / n}
         if "pose" in plain:
             terms["pose_nll"] = plain.pop("pose") / n
-        if stage == "pretrain" and batch.pairs and "z" in drawn:
-            pose = drawn["z"]
-            if self.identity_from == "clip":  # where both clips of a pair came as one
-                pose = torch.cat(pose.chunk(2, dim=1))
-            likeness = objective.pair_likeness(pose)
-            terms["pose_likeness"] = likeness.detach()
-            if self.pose_likeness:
-                scaled["likeness"] = self.pose_likeness * pose.shape[:2].numel() * likeness
+        if stage == "pretrain" and batch.pairs:
+            paid, told = pair_terms(drawn, *self.pair_weights, joined=self.identity_from == "clip")
+            scaled, terms = scaled | paid, terms | told
         terms |= {f"kl_{name}": value / n for name, value in plain.items()}
         constants = {k: batch.clip.new_zeros(()) + v for k, v in annealing.figures().items()}
         return Losses(total=objective.total(scaled) / n, terms={**terms, **constants})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import pyro.poutine as poutine
@@ -13,18 +13,23 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn import functional
 
-#: of the kernels that compare codes, in mean squared distances
-_WIDTHS = (0.1, 0.3, 1.0)
 #: below it the first terms of their series are nearer to a continuous Bernoulli's mean and
 #: normaliser than differences and quotients of other terms
 _SMALL_LOGIT = 0.05
+
+
+class Latent(NamedTuple):
+    """What a latent site was drawn from, and the draw."""
+
+    posterior: Any
+    draw: Tensor
 
 
 def elbo_terms(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     *arguments: Any,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Latent]]:
     """Computes -E[log p(x | ...)] and the KL of every latent site from one draw (VDSM, eq. 4).
 
     A site's KL is analytic given the sites drawn before it; that of a path is
@@ -38,7 +43,8 @@ def elbo_terms(
 
     Returns:
         Two mappings from site to a sum over the batch: the terms as they enter the loss
-        (with the sites' scales), and without the scales; and one from latent site to its draw.
+        (with the sites' scales), and without the scales; and one from latent site to its posterior
+        and draw.
     """
     guide_trace = poutine.trace(guide).get_trace(*arguments)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*arguments)
@@ -46,49 +52,19 @@ def elbo_terms(
     sites: Mapping[str, Any] = model_trace.nodes
     scaled: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
-    drawn: dict[str, Tensor] = {}
+    drawn: dict[str, Latent] = {}
     for name, site in sites.items():
         if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
             continue
         if site["is_observed"]:
             term = -site["fn"].log_prob(site["value"]).sum()
         else:
-            term = kl_divergence(posteriors[name]["fn"], site["fn"]).sum()
-            drawn[name] = site["value"]
+            posterior = posteriors[name]["fn"]
+            term = kl_divergence(posterior, site["fn"]).sum()
+            drawn[name] = Latent(posterior, site["value"])
         plain[name] = term.detach()
         scaled[name] = term * site["scale"]
     return scaled, plain, drawn
-
-
-def pair_likeness(codes: Tensor) -> Tensor:
-    """Estimates the share of a code's variance that is between identities, from pairs of clips.
-
-    The intraclass correlation (Fisher 1925) in the feature space of Gaussian kernels k, where a
-    clip is the mean of its frames' features (Gretton et al. 2012, "A kernel two-sample test"): how
-    near, on average, two clips of one identity are, over how near a clip is to itself, both less
-    how near clips of different pairs are. 1 where an identity's clips have one code, 0 where
-    their codes are no more alike than anybody's, below it where they differ more. The kernels see
-    every difference between the identities' distributions, and not that of their means alone; they
-    are as wide as 0.1, 0.3 and 1 times the mean squared distance of two codes, so that the scale
-    of the code does not matter. A single pair has nobody to be compared with, and gives 0.
-
-    Args:
-        codes: ``[2 N, T, K]``; clips i and N + i are of one identity.
-    """
-    clips, frames, _ = codes.shape
-    if clips <= 2:
-        return codes.new_zeros(())
-    flat = codes.flatten(0, 1)
-    lengths = flat.square().sum(-1)
-    with torch.autocast(codes.device.type, enabled=False):  # small distances of long codes
-        products = flat @ flat.t()
-    far = (lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * products).clamp(min=0.0)
-    far = far / far.mean().clamp(min=1e-12)
-    kernel = torch.stack([torch.exp(-far / width) for width in _WIDTHS]).mean(0)
-    near = kernel.view(clips, frames, clips, frames).mean((1, 3))
-    alone, pairs = torch.diagonal(near).sum(), 2 * torch.diagonal(near, clips // 2).sum()
-    others = (near.sum() - alone - pairs) / (clips - 2)
-    return (pairs - others) / (alone - others).clamp(min=1e-6)
 
 
 class _ContinuousBernoulli(dist.ContinuousBernoulli):  # type: ignore[misc]
