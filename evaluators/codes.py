@@ -85,9 +85,9 @@ def code_views(codes: Codes) -> dict[str, Floats]:
     The pose path becomes its time mean beside its first and last pose.
     """
     views = {"identity": codes.identity, "motion": codes.motion}
-    found = {name: value.detach().double().cpu().numpy() for name, value in views.items()}
+    found = {name: value.detach().cpu().double().numpy() for name, value in views.items()}
     if codes.pose is not None:
-        pose = codes.pose.detach().double().cpu().numpy()
+        pose = codes.pose.detach().cpu().double().numpy()
         found["pose"] = np.concatenate([pose.mean(1), pose[:, 0], pose[:, -1]], axis=1)
     return found
 

@@ -263,7 +263,7 @@ def _mean(request: EvaluationRequest, values: Floats) -> Score:
 
 def _latents(codes: Codes) -> Floats:
     both = torch.cat([codes.identity, codes.motion], dim=1)
-    return np.asarray(both.detach().double().cpu().numpy())
+    return np.asarray(both.detach().cpu().double().numpy())
 
 
 def _swapped(codes: Codes, mask: np.ndarray, rows: Integers, other: Integers) -> Codes:

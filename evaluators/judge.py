@@ -101,11 +101,13 @@ class NeuralJudge:
             with torch.inference_mode():
                 still, moved = self.network.features(block.to(self.device))
                 logits = self.network.read(still, moved)
-                logs = torch.cat([torch.log_softmax(v.double(), 1) for v in logits.values()], 1)
+                logs = torch.cat(
+                    [torch.log_softmax(v.cpu().double(), 1) for v in logits.values()], 1
+                )
             kinds = {factor.kind for factor in self.factors}
             seen = [f for f, kind in ((moved, "dynamic"), (still, "static")) if kind in kinds]
             features = torch.cat(seen, dim=1).cpu().numpy()
-            verdicts += [Verdict(*pair) for pair in zip(logs.cpu().numpy(), features, strict=True)][
+            verdicts += [Verdict(*pair) for pair in zip(logs.numpy(), features, strict=True)][
                 : len(some)
             ]
         return verdicts

@@ -80,7 +80,7 @@ class KineticsDistances(Evaluator):
                     network(prepare(part.to(request.device)))
                     for part in torch.split(clips, _AT_ONCE)
                 ]
-            return np.asarray(torch.cat(parts).double().cpu().numpy())
+            return np.asarray(torch.cat(parts).cpu().double().numpy())
 
         found = self._distances.findings(outputs, request, extract, network)
         notes = [*found.notes, f"fvd_kinetics: weights SHA-256 {self._digest[:16]}"]

@@ -1,6 +1,7 @@
 """What the program sets for itself, and what it says of the machine."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,16 @@ def test_convolutions_of_a_gpu_add_up_in_one_order(capabilities):
     torch.backends.cudnn.deterministic = False
     prepare_process()
     assert torch.backends.cudnn.deterministic
+
+
+def test_no_float64_is_made_on_a_device_that_may_have_none():
+    """Apple's has none: what is added up in float64 goes home first."""
+    root = Path(devices.__file__).parents[1]
+    sources = [
+        path for name in ("vdsm_bench", "evaluators") for path in (root / name).rglob("*.py")
+    ]
+    assert sources
+    assert [path.name for path in sources if ".double().cpu()" in path.read_text()] == []
 
 
 def test_float32_products_are_float32_here():

@@ -1,5 +1,6 @@
 """Exit codes, quick answers, and refusals that name the next command."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from vdsm_bench import errors
 from vdsm_bench.cli import main as entrance
 from vdsm_bench.cli.main import COMMANDS, run_cli
+from vdsm_bench.cli.progress import PlainReporter
 
 NO_TORCH = (
     "import sys; from vdsm_bench.cli.main import run_cli; code = run_cli(sys.argv[1:]);"
@@ -63,6 +65,32 @@ def test_a_dry_run_refuses_wrong_values_without_importing_anything_heavy(run_pyt
     refused = run_python(NO_TORCH, *run, expect=2)
     assert setting.partition("=")[0].rpartition(".")[2] in refused.stderr
     assert "next: vdsm-bench" in refused.stderr
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_goes_on_after_an_interruption_is_the_command_without_fresh(
+    monkeypatch, capsys, tmp_path, fresh
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vdsm_bench.runs.execute.run_cells", stopped)
+    run = ["run", "--model", "vdsm", "--dataset", "mug", "--runs-dir", str(tmp_path)]
+    assert run_cli([*run, *(["--fresh"] if fresh else [])]) == 130
+    told = capsys.readouterr().err
+    assert ("the same command without --fresh continues" in told) == fresh
+    assert "continues where it stopped" in told
+
+
+def test_a_terminal_that_went_away_stops_no_work(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    reporter = PlainReporter()
+    reporter.say("hello")
+    reporter.progress("train", 1, 2)
 
 
 def test_python_m_is_the_same_program(tmp_path):

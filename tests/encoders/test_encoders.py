@@ -15,6 +15,7 @@ from vdsm_bench.encoders.blurpool_released import ReleasedBlurPoolEncoder
 from vdsm_bench.encoders.blurred_stack import BlurredStack
 from vdsm_bench.encoders.timm_backbone import TimmEncoder
 from vdsm_bench.errors import UsageError
+from vdsm_bench.notation import parse_assignments
 
 CLIP = ClipShape(8, 3, 64, 64)
 
@@ -65,12 +66,23 @@ def test_frames_that_do_not_fit_are_refused():
 @pytest.mark.parametrize(
     ("size", "blocks", "hint"),
     [(32, (8, 8, 8, 8), "give 3 of them"), (128, None, "give 5 of them"),
-     (48, None, "--set data.image_size=64"), (48, (8, 8, 8), "--set data.image_size=32")],
+     (48, None, "--set data.image_size=32"), (48, (8, 8, 8), "--set data.image_size=32"),
+     (28, None, "--set data.image_size=16"), (28, (8, 8, 8), "image_size=16, and 2 blocks")],
 )  # fmt: skip
 def test_what_is_not_halved_to_4_is_refused_with_what_would_do(size, blocks, hint):
     with pytest.raises(UsageError) as refused:
         ReleasedBlurPoolEncoder(clip=ClipShape(8, 3, size, size), block_channels=blocks)
     assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("size", [8, 9, 16, 28])
+def test_fewer_channels_that_are_advised_do_fit(size):
+    clip = ClipShape(8, 3, size, size)
+    with pytest.raises(UsageError) as refused:
+        BlurPoolEncoder(clip=clip, channels=(8,) * 6)
+    (given,) = parse_assignments([refused.value.hint.removeprefix("--set ")]).values()
+    encoder = BlurPoolEncoder(clip=clip, channels=tuple(given["encoder"]["channels"]))
+    assert encoder(torch.rand(2, 3, size, size)).shape == (2, encoder.feature_dim)
 
 
 def test_a_timm_backbone_fits():

@@ -134,6 +134,8 @@ def test_training_that_collapses_is_stopped_and_goes_on_without_the_alarm(table,
     for name, value in straight.model.state_dict().items():
         assert value.equal(resumed.model.state_dict()[name]), name
     assert (stopped / "train.jsonl").read_text() == (whole / "train.jsonl").read_text()
+    ended = trainer_of(table, whole, EMPTIED, alarm=True).train()  # nothing is left to be stopped
+    assert ended.steps["sequence"] == 72
 
 
 def test_training_whose_pose_is_emptied_is_stopped(table, tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from tests.models.tiny import CLIP, build
 from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import Batch, Progress
+from vdsm_bench.contracts import Batch, Losses, Progress
 from vdsm_bench.training import measure
 from vdsm_bench.training.measure import time_precisions
 from vdsm_bench.training.trainer import PlayerLoss, Trainer
@@ -47,6 +48,21 @@ def test_bf16_is_near_float32_and_is_not_float32(stage):
         torch.cat([each[name].flatten() for name in gradients]) for each in (gradients, rough)
     )
     assert torch.cosine_similarity(whole, near, dim=0) > 0.99
+
+
+def test_a_loss_that_takes_its_numbers_from_the_schedule_is_measured():
+    class Scheduled(Duel):
+        def stages(self):
+            (stage,) = super().stages()
+            return (replace(stage, schedule=lambda progress: {"beta": 2.0}),)
+
+        def _generator_loss(self, batch, progress):
+            return Losses(
+                progress.scheduled["beta"] * super()._generator_loss(batch, progress).total
+            )
+
+    settings = {"duel": StageSettings(epochs=2, batches_per_epoch=2, batch_size=2)}
+    assert set(time_precisions(Scheduled(), settings, CLIP, device="cpu").seconds) == {"32", "bf16"}
 
 
 def test_a_training_in_bf16_follows_the_one_in_float32(tmp_path):

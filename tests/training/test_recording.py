@@ -109,6 +109,19 @@ def test_resumed_in_the_middle_the_same_bits(plain, tmp_path, monkeypatch):
     assert summary.manners == {"pretrain": "graph", "sequence": "graph"}
 
 
+def test_a_stage_stopped_before_its_last_steps_was_still_recorded(tmp_path, monkeypatch):
+    def stop(task, done, total, detail):
+        if (task, done) == ("train sequence", 14):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path, TapeRecorder(), monkeypatch, progress=stop)
+    _, summary = _train(tmp_path, TapeRecorder(), monkeypatch)  # too few steps to record anew
+    assert summary.manners == {"pretrain": "graph", "sequence": "graph"}
+
+
 def test_a_recorded_step_that_diverges_is_found(tmp_path, monkeypatch):
     noise = Noise(poison=("pretrain", 5))
     with pytest.raises(DivergedError, match="not finite at step 5 "):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,8 +90,9 @@ def print_json(content: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Says something beside the answer, on stderr."""
-    click.echo(text, err=True)
+    """Says something beside the answer, on stderr; what nobody hears any more stops no work."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def complete_names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:

@@ -133,11 +133,13 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
             f"There is no judge of {used} under {session.runs_dir}.",
             hint=f"vdsm-bench judge train {dataset}",
         )
-    for path in cards:
-        card = read_json(path)
-        _answer({"folder": str(path.parent), **(card if as_json else _brief(card))}, as_json)
-    for path in sorted((session.runs_dir / "judges" / used).glob("[!.]*/panel.json")):
-        _answer({"folder": str(path.parent), **read_json(path)}, as_json)
+    panels = sorted((session.runs_dir / "judges" / used).glob("[!.]*/panel.json"))
+    found = [{"folder": str(path.parent), **read_json(path)} for path in [*cards, *panels]]
+    if as_json:
+        print_json(found)
+        return
+    for content in found:
+        _answer(_brief(content) if "weights_sha256" in content else content, as_json=False)
 
 
 def _protocol(

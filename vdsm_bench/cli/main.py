@@ -106,16 +106,21 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        note("interrupted; the same command continues where it stopped.")
+        note(f"interrupted; {_continued(arguments)} continues where it stopped.")
         return INTERRUPTED
     except Terminated:
-        note("terminated; the same command continues where it stopped.")
+        note(f"terminated; {_continued(arguments)} continues where it stopped.")
         return TERMINATED
     except Exception as error:
         if session.debug:
             traceback.print_exc()
         note(f"bug: {type(error).__name__}: {error}\n  next: the same command with --debug")
         return BUG
+
+
+def _continued(arguments: Sequence[str] | None) -> str:
+    fresh = "--fresh" in (sys.argv[1:] if arguments is None else arguments)
+    return "the same command without --fresh" if fresh else "the same command"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

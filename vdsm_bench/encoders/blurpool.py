@@ -52,17 +52,19 @@ class BlurPoolEncoder(FrameEncoder):
         super().__init__()
         self.first_colours = first_colours
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
-        channels = channels or _PAPER[-max(1, round(math.log2(min(clip.height, clip.width))) - 1) :]
+        doublings = math.log2(min(clip.height, clip.width))
+        channels = channels or _PAPER[-max(1, round(doublings) - 1) :]
         layers: list[nn.Module] = []
         height, width = clip.height, clip.width
         for index, (inside, outside) in enumerate(pairwise((clip.channels, *channels))):
             stride, padding = (1, 1) if index == 0 else (2, 0)
             height, width = ((side + 2 * padding - 4) // stride + 1 for side in (height, width))
             if height < 1 or width < 1:
+                fitting = ",".join(map(str, _PAPER[-max(1, int(doublings) - 1) :]))
                 raise UsageError(
                     f"encoders/blurpool: {clip.height} x {clip.width} frames are too small for "
                     f"{len(channels)} convolutions.",
-                    hint="give fewer channels, for example --set model.encoder.channels=[32,64,64]",
+                    hint=f"--set model.encoder.channels=[{fitting}]",
                 )
             layers += [nn.Conv2d(inside, outside, 4, stride, padding), nn.LeakyReLU(inplace=True)]
             if index < len(channels) - 1:

@@ -51,17 +51,20 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
         start: Literal["kept-signal", "torch"] = "kept-signal",
     ) -> None:
         super().__init__()
-        blocks = max(1, round(math.log2(clip.height / 4)))
+        # rounded down: larger frames than the clips have nobody can give
+        blocks = max(1, int(math.log2(clip.height / 4)))
         channels = block_channels or _RELEASED[-blocks:]
         side = 4 * 2 ** len(channels)
         if (clip.height, clip.width) != (side, side):
-            fits = clip.height == clip.width == 4 * 2**blocks
+            near, fewer = 4 * 2**blocks, "--set model.encoder.block_channels=[...]"
+            hint = f"give {blocks} of them: {fewer}"
+            if (clip.height, clip.width) != (near, near):
+                hint = f"--set data.image_size={near}"
+                hint += "" if blocks == len(channels) else f", and {blocks} blocks: {fewer}"
             raise UsageError(
                 f"encoders/blurpool-released: {len(channels)} blocks take {side} x {side} frames, "
                 f"not {clip.height} x {clip.width}.",
-                hint=f"give {blocks} of them: --set model.encoder.block_channels=[...]"
-                if fits
-                else f"--set data.image_size={side}",
+                hint=hint,
             )
         blur_pool = import_optional("antialiased_cnns", package="antialiased-cnns").BlurPool
         slope = 0.01 if activation == "leaky-relu" else 1.0

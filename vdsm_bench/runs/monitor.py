@@ -178,7 +178,7 @@ class Monitor:
             if name == "pose":
                 clip = torch.arange(len(mean))
                 mean, scale = (each[clip, clip % each.shape[1]] for each in (mean, scale))
-            known = mean.double().cpu().numpy(), scale.double().cpu().numpy()
+            known = mean.cpu().double().numpy(), scale.cpu().double().numpy()
             nats = tool(self._protocol.table, "code_information")(*known)
             found[f"{name}_information"] = round(nats, 4)
             found[f"{name}_directions"] = tool(self._protocol.table, "code_directions")(*known)
@@ -188,7 +188,7 @@ class Monitor:
         weights = model.mixing_weights(codes.identity)
         if weights is None:
             return {}
-        figures = tool(self._protocol.table, "mixing_figures")(weights.double().cpu().numpy())
+        figures = tool(self._protocol.table, "mixing_figures")(weights.cpu().double().numpy())
         return {name: round(value, 4) for name, value in figures.items()}
 
     def _swap(self, model: VideoModel, codes: Codes, stage: str | None) -> tuple[Any, Any, float]:
@@ -205,7 +205,7 @@ class Monitor:
         asked = [_mixed(codes, *rows) for rows in ((order, order), (other, order), (order, other))]
         made = self._made(model, _joined(asked), stage)
         errors = (made - torch.cat([self._clips[order]] * 3)).square().flatten(1).mean(1)
-        own, *swapped = (each.numpy() for each in errors.double().cpu().chunk(3))
+        own, *swapped = (each.numpy() for each in errors.cpu().double().chunk(3))
         identity, motion = (tool(self._protocol.table, "swap_gap")(own, each) for each in swapped)
         read = np.split(_moving(self._codes(model, made[: 2 * len(order)])[0]), 2)
         drift = tool(self._protocol.table, "code_drift")(*read, _moving(codes))
@@ -276,7 +276,7 @@ def _said(swap: Any) -> str:
 def _moving(codes: Codes) -> Floats:
     """Returns what a model reads of the movement, ``[N, K]``: poses where it has them."""
     moving = codes.motion if codes.pose is None else codes.pose.flatten(0, 1)
-    return moving.double().cpu().numpy()
+    return moving.cpu().double().numpy()
 
 
 def _mixed(codes: Codes, identity_of: Integers, motion_of: Integers) -> Codes:

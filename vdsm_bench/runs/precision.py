@@ -103,8 +103,11 @@ def choose_precision(
 
 def _sizes(model: VideoModel, cell: Cell, bench: Bench, device: str) -> dict[str, Any]:
     """Returns all that a step's time depends on: device, weights, clips and batches."""
+    from vdsm_bench.training.measure import longest_stage
+
     return {
         "device": describe_device(device),
+        "stage": longest_stage(model, cell.config.training).name,
         "model": cell.config.model.name,
         "weights": {name: list(value.shape) for name, value in model.named_parameters()},
         "clip": asdict(bench.shape),

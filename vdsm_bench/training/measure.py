@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
-from vdsm_bench.contracts import Batch, ClipShape, Progress, VideoModel
+from vdsm_bench.contracts import Batch, ClipShape, Progress, Stage, VideoModel
 from vdsm_bench.training.trainer import PlayerLoss, freeze
 
 #: each precision is measured between so many times, fewer where SECONDS have passed
@@ -30,6 +30,11 @@ class Timing:
 
     stage: str
     seconds: Mapping[Precision, float]
+
+
+def longest_stage(model: VideoModel, settings: Mapping[str, StageSettings]) -> Stage:
+    """Returns the stage of the most steps."""
+    return max(model.stages(), key=lambda each: _n_steps(settings[each.name]))
 
 
 def time_precisions(
@@ -52,9 +57,11 @@ def time_precisions(
         shape: of the clips; their pixels are noise here.
         device: where the model is to be trained.
     """
-    stage = max(model.stages(), key=lambda each: _n_steps(settings[each.name]))
+    stage = longest_stage(model, settings)
     chosen, half = settings[stage.name], _n_steps(settings[stage.name]) // 2
     progress = Progress(chosen.epochs // 2, chosen.epochs, half, 2 * half)
+    if stage.schedule is not None:
+        progress = replace(progress, scheduled=stage.schedule(progress))
     model = model.to(device).train()
     freeze(model, stage)
     frames = chosen.frames or shape.frames

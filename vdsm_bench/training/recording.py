@@ -97,9 +97,14 @@ class Repeater:
         self._failure: str | None = None
 
     @property
+    def decided(self) -> bool:
+        """Whether it is known if the work can be recorded: after too few steps it is not."""
+        return self._failure is not None or self._replay is not None
+
+    @property
     def obstacle(self) -> str | None:
         """Why the work is not repeated from a recording, or None where it is."""
-        if self._failure is None and self._replay is None:
+        if not self.decided:
             return f"fewer than {WARM_UP + 1} steps of the same form"
         return self._failure
 

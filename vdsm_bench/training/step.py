@@ -99,6 +99,11 @@ class StageStep:
             return "graph"
         return f"eager ({obstacle})" if obstacle else "eager"
 
+    @property
+    def decided(self) -> bool:
+        """Whether the manner is final; a recording takes a few steps to come about."""
+        return self._repeater is None or self._repeater.decided
+
     def take(self, clip: Tensor, progress: Progress, features: Tensor | None = None) -> None:
         """Every player takes one optimisation step on the same batch.
 
@@ -119,11 +124,10 @@ class StageStep:
     def sound(self, clip: Tensor, features: Tensor | None = None) -> bool:
         """Returns whether a batch's losses are finite with the weights as they are now."""
         batch = Batch(clip, self._settings.pairs, features)
-        with torch.no_grad():
-            losses = [
-                self._loss(batch, self.stage.name, player.name, self._progress)[0]
-                for player in self.stage.players
-            ]
+        losses = [  # with gradients, since a loss may be made of them
+            self._loss(batch, self.stage.name, player.name, self._progress)[0].detach()
+            for player in self.stage.players
+        ]
         return bool(torch.stack(losses).isfinite().all())
 
     def _proceed(self, progress: Progress) -> None:

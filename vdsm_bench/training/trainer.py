@@ -268,7 +268,7 @@ class Trainer:
         spent = self._seconds
         looks = self._journal.looks(stage.name)
         alarm = self._heed(stage.name, looks)
-        if alarm is not None:
+        if alarm is not None and (first < n_steps or stage is not self.stages[-1]):
             raise alarm
         with StopBetweenSteps() as stop:
             for step in range(first, n_steps):
@@ -293,7 +293,8 @@ class Trainer:
                         raise
                     alarm = self._heed(stage.name, looks)
                 self._seconds = spent + time.monotonic() - started
-                self._manners[stage.name] = work.manner
+                if work.decided or stage.name not in self._manners:  # or as it was before a stop
+                    self._manners[stage.name] = work.manner
                 if due or alarm is not None or stops:
                     begun = time.monotonic()
                     position = Position(stage.name, step + 1, self._seconds, self._manners)
