@@ -81,7 +81,8 @@ def _sections(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_files_exist(page):
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+    text = page.read_text()
+    for target in [*re.findall(r"\]\(([^)]+)\)", text), *re.findall(r'src="([^"]+)"', text)]:
         if "://" in target:
             continue
         name, _, section = target.partition("#")

@@ -34,6 +34,18 @@ def resolved(model, dataset="sprites", preset="small", *layers):
     return resolve(TABLE, model=model, dataset=dataset, preset=preset, layers=layers)
 
 
+@pytest.mark.parametrize(
+    ("preset", "size", "judges"),
+    [("smoke", 32, 1), ("small", 32, 1), ("medium", 64, 6), ("paper", 64, 6)],
+)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_presets_are_what_the_readme_says(preset, size, judges, dataset):
+    config = resolved("vdsm", dataset, preset)
+    assert (config.data.image_size, len(config.judge.choices)) == (size, judges)
+    pairs = preset != "paper" or dataset.startswith("sprites")
+    assert config.training["pretrain"].pairs == pairs
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_as_published_nothing_leaves_the_paper_under_any_preset(preset, dataset):

@@ -57,6 +57,25 @@ def test_some_failed_is_1_and_one_alone_is_its_own_code(capsys):
     assert "gate" in call(capsys, *RUN, "--model", "toy", *floor, expect=6).err
 
 
+def test_the_options_of_run_arrive(capsys, monkeypatch):
+    seen = []
+
+    def run_cells(cells, context):
+        seen.append((cells, context))
+        return []
+
+    monkeypatch.setattr("vdsm_bench.runs.execute.run_cells", run_cells)
+    flags = ["--fresh", "--no-wait", "--stop-on-collapse", "--profile", "--judge-looks",
+             "--precision", "bf16", "--protocol", "vdsm-notebook"]  # fmt: skip
+    for given, precision, scores in (([], "auto", []), (flags, "bf16", ["vdsm-notebook"])):
+        call(capsys, *RUN, "--model", "toy", *given, expect=1)
+        (cell,), context = seen.pop()
+        on = bool(given)
+        assert (context.fresh, context.wait, context.profile) == (on, not on, on)
+        assert (context.stop_on_collapse, context.judge_looks) == (on, on)
+        assert (context.precision, cell.config.evaluation.scores) == (precision, scores)
+
+
 def test_several_seeds_become_one_row(capsys):
     answer = call(capsys, *RUN, "--model", "toy", "--seeds", "0,1", "--json")
     assert [cell["metrics"]["seed"] for cell in json.loads(answer.out)] == [0, 1]

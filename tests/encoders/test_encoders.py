@@ -127,6 +127,22 @@ def test_timm_imports_in_a_fresh_process(run_python):
     assert int(run_python(code).stdout) > 100
 
 
+def test_a_model_with_a_timm_backbone_never_imports_blurpool(run_python):
+    """The licence of antialiased-cnns says non-commercial; who leaves it out is free of that."""
+    code = """
+import sys
+from vdsm_bench.config import resolve
+from vdsm_bench.contracts import ClipShape
+from vdsm_bench.registry import load_registry
+table = load_registry()
+model = "vdsm[encoder=timm[backbone=resnet10t]]"
+config = resolve(table, model=model, dataset="mug-synthetic", preset="smoke")
+table.factory("models", "vdsm", config.model.arguments)(clip=ClipShape(4, 3, 32, 32))
+assert "antialiased_cnns" not in sys.modules
+"""
+    run_python(code)
+
+
 def test_imports_survive_a_torchvision_without_its_operators(run_python, tmp_path):
     broken = tmp_path / "site" / "torchvision"
     broken.mkdir(parents=True)

@@ -122,8 +122,6 @@ def test_real_clips_are_near_and_a_mean_clip_is_far(judge, request_, train):
     copy = scores["copy-identity-clip"]
     floor = copy["fvd_judge_floor"]
     assert floor > 0
-    if len(request_.test) == len(request_.pairs):
-        assert copy["fvd_judge_regenerated"] == floor
     assert scores["mean-clip"]["fvd_judge_regenerated"] > 3 * copy["fvd_judge_regenerated"]
     assert scores["mean-clip"]["kid_judge_transferred"] > 3 * abs(copy["kid_judge_floor"])
     assert {r["fvd_judge_floor"] for r in scores.values()} == {floor}

@@ -90,8 +90,12 @@ def test_the_plan_knows_each_seed_of_each_variant(tmp_path):
     make_cell(tmp_path, seed=0, model="toy[pose_dim=9]", layers=[{"data": {"frames": 4}}])
     cells = plan_suite(KNOWN, suite_of(tmp_path))
     plan = describe_plan(TABLE, cells, tmp_path, precision="auto", fresh=False)
-    done = [(item["variant"], item["cell"][-1]) for item in plan if item["action"] == "reuse"]
-    assert done == [("pose-8", ")"), (None, "1")]
+    done = [
+        (cell.variant, cell.config.seed)
+        for cell, item in zip(cells, plan, strict=True)
+        if item["action"] == "reuse"
+    ]
+    assert done == [("pose-8", 0), (None, 1)]
 
 
 def test_scored_on_validation_clips_a_row_never_sees_a_test_clip(bench, monkeypatch, tmp_path):

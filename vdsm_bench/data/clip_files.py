@@ -232,7 +232,8 @@ def _of_array(path: Path) -> Iterator[Frame]:
         try:
             array = np.load(path, allow_pickle=False)
         except (*_NOT_READ, MemoryError) as error:
-            raise OddFileError(f"does not read as an array: {error}") from error
+            # numpy would advise to trust it and open what it holds of pickles
+            raise OddFileError("does not read as an array of numbers") from error
     else:
         try:
             arrays = read_npz(path)
