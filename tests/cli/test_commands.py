@@ -17,8 +17,16 @@ RUN = ["run", "--dataset", "toy-squares", "--preset", "smoke", "--device", "cpu"
 
 
 @pytest.fixture(scope="module")
-def runs_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("cli-runs")
+def runs_dir(table, data_dir, tmp_path_factory):
+    """A runs folder with cells that ended well, two seeds of them, and cells that did not."""
+    folder = tmp_path_factory.mktemp("cli-runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vdsm_bench.registry.registry", lambda: table)
+        patch.setenv("VDSM_BENCH_DATA", str(data_dir))
+        patch.setenv("VDSM_BENCH_RUNS", str(folder))
+        for words, code in ((["toy", "--seeds", "0,1"], 0), (["diverging"], 1), (["broken"], 70)):
+            assert run_cli([*RUN, "--model", *words]) == code
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +43,8 @@ def call(capsys, *arguments, expect=0):
     return answer
 
 
-def test_run_prints_the_row_and_the_pictures(capsys):
+def test_run_prints_the_row_and_the_pictures(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path))
     answer = call(capsys, *RUN, "--model", "toy")
     for wanted in ("toy-squares/toy/smoke-seed0: done", "dynamic_accuracy", "32 px, 4 frames",
                    "supervision: none", "transfer.gif", "folder: "):  # fmt: skip
@@ -336,7 +345,8 @@ def has_two_curves(picture):
     return {(31, 119, 180), (214, 39, 40)} <= colours
 
 
-def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, tmp_path):
+def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path / "runs"))
     path = tmp_path / "mine.yaml"
     path.write_text(SUITE)
     suite = ["--suite", str(path)]

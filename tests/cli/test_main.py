@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -80,6 +81,23 @@ def test_what_goes_on_after_an_interruption_is_the_command_without_fresh(
     told = capsys.readouterr().err
     assert ("the same command without --fresh continues" in told) == fresh
     assert "continues where it stopped" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"],
+        ["leaderboard"],
+        ["leaderboard", "--model", "vdsm", "--dataset", "mug", "--curves", "curves.png"],
+    ],
+)
+def test_what_is_to_be_typed_next_is_in_the_same_folders(capsys, tmp_path, words):
+    runs, data = str(tmp_path / "my runs"), str(tmp_path / "data")
+    run_cli(["--runs-dir", runs, *words, "--data-dir", data])
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "next: " in line]
+    typed = shlex.split(told.partition("next: ")[2])
+    assert typed[:2] == ["vdsm-bench", "run"]
+    assert typed[-4:] == ["--runs-dir", runs, "--data-dir", data]
 
 
 def test_a_terminal_that_went_away_stops_no_work(monkeypatch):

@@ -216,6 +216,14 @@ def test_a_damaged_checkpoint_is_refused_and_fresh_starts_over(bench):
     assert any(str(aside) in line for line in listener.lines)
 
 
+def test_one_cell_under_two_names_is_started_over_once(bench, tmp_path):
+    bench("toy", "toy[code=6]", seeds=(6,), runs_dir=tmp_path)
+    (first, second), _ = bench("toy", "toy[code=6]", seeds=(6,), runs_dir=tmp_path, fresh=True)
+    assert first.folder == second.folder
+    assert (first.reused, second.reused) == (False, True)
+    assert len(list(first.folder.parent.glob(".*.old-*"))) == 1
+
+
 def test_a_cell_that_another_process_holds(bench):
     (first,), _ = bench()
     with hold(first.folder, "the cell"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from vdsm_bench.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: what to type where there is nothing yet
+FIRST = "run --model vdsm --dataset mug"
 
 
 @dataclass
@@ -25,11 +28,18 @@ class Session:
         runs_dir: where cells and judges live.
         data_dir: where clip stores live; None if the user named no place.
         debug: show tracebacks of unexpected errors.
+        typed: the folders that were given on the command line, by the names of their options.
     """
 
     runs_dir: Path = Path("vdsm-runs")
     data_dir: Path | None = None
     debug: bool = False
+    typed: dict[str, str] = field(default_factory=dict)
+
+    def command(self, words: str) -> str:
+        """Returns a command to type next, in the folders that were typed for this one."""
+        folders = [word for pair in self.typed.items() for word in pair]
+        return " ".join(filter(None, ["vdsm-bench", words, shlex.join(folders)]))
 
     def catalogue(self) -> Registry:
         """Returns the catalogue with the user's own datasets, those in the data folder."""
@@ -47,7 +57,10 @@ def session_options(command: F) -> F:
         # the environment counts once, at the group: it must not beat an option given there
         used = ("COMMANDLINE",) if context.parent is not None else ("COMMANDLINE", "ENVIRONMENT")
         if source is not None and source.name in used:
-            setattr(context.ensure_object(Session), str(parameter.name), value)
+            session = context.ensure_object(Session)
+            setattr(session, str(parameter.name), value)
+            if source.name == "COMMANDLINE" and isinstance(value, Path):
+                session.typed[parameter.opts[0]] = str(value)
 
     folder = click.Path(file_okay=False, path_type=Path)
     for option in (

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vdsm_bench.cli.cell_options import Asked, cell_options
-from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
+from vdsm_bench.cli.context import FIRST, Session, json_option, note, pass_session, print_json
 
 
 @click.command("leaderboard")
@@ -70,9 +70,7 @@ def command(
     elif as_csv:
         click.echo(to_csv(rows), nl=False)
     elif not rows:
-        note(
-            f"No rows under {session.runs_dir}.\n  next: vdsm-bench run --model vdsm --dataset mug"
-        )
+        note(f"No rows under {session.runs_dir}.\n  next: {session.command(FIRST)}")
     else:
         import sys
 
@@ -120,7 +118,7 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
 
         raise DataError(
             f"There is nothing to draw: no such cell under {session.runs_dir}.",
-            hint=f"vdsm-bench run {asked.typed}",
+            hint=session.command(f"run {asked.typed}"),
         )
     alike = Counter(short for short, _, _ in named)  # one model in two instances
     write_curves(

@@ -103,7 +103,7 @@ def command(
     else:
         show_outcomes(outcomes, short=asked.suite is not None)
     if asked.suite is not None:
-        note(f"next: vdsm-bench leaderboard {asked.typed}")
+        note(f"next: {session.command(f'leaderboard {asked.typed}')}")
     return exit_code(outcomes)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vdsm_bench.cli.context import Session, json_option, note, pass_session, print_json
+from vdsm_bench.cli.context import FIRST, Session, json_option, note, pass_session, print_json
 
 if TYPE_CHECKING:
     from vdsm_bench.runs.folder import CellRecord
@@ -23,9 +23,7 @@ def command(session: Session, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif not rows:
-        note(
-            f"No cells under {session.runs_dir}.\n  next: vdsm-bench run --model vdsm --dataset mug"
-        )
+        note(f"No cells under {session.runs_dir}.\n  next: {session.command(FIRST)}")
     else:
         width = max(len(row["state"]) for row in rows)
         for row in rows:

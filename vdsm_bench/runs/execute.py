@@ -124,10 +124,15 @@ class Outcome:
 
 @dataclass
 class Desk:
-    """Benches that are open, so that the cells of one call share clips and judges."""
+    """Benches that are open, so that the cells of one call share clips and judges.
+
+    Attributes:
+        begun: folders that this call has worked in: ``--fresh`` starts none of them over twice.
+    """
 
     context: RunContext
     device: str
+    begun: set[Path] = field(default_factory=set)
     _benches: dict[str, Bench] = field(default_factory=dict)
 
     def bench(self, config: CellConfig) -> Bench:
@@ -194,9 +199,10 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
         key, place = desk.place(cell, bench, protocol)
         context = desk.context
         with hold(place.path, cell.label, wait=context.wait, say=context.reporter.say):
-            if context.fresh and place.path.exists():
+            if context.fresh and place.path.exists() and place.path not in desk.begun:
                 aside = move_aside(place.path)
                 context.reporter.say(f"{cell.label}: the old folder is now {aside}")
+            desk.begun.add(place.path)
             say = partial(_note, cell, place, desk)
             reused = finished_row(place, protocol, context.runs_dir, context.reporter, say)
             if reused is not None:

@@ -10,7 +10,7 @@ from vdsm_bench.registry import Registry
 from vdsm_bench.runs.cell import Cell, KnownCells
 from vdsm_bench.runs.folder import CellRecord
 
-_ACTIONS = {"done": "reuse", "damaged": "start over (its files are damaged)"}
+_ACTIONS = {"done": "reuse", "damaged": "continue (a file of it is damaged and made again)"}
 
 
 def describe_plan(
