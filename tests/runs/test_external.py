@@ -342,6 +342,19 @@ def test_a_flipped_byte_is_found(answers, score, tmp_path):
         score(None)
 
 
+def test_a_refused_file_leaves_no_judge(answers, config, context, tmp_path):
+    np.savez(tmp_path / "p.npz", **answers, transfer=3)
+    elsewhere = dataclasses.replace(context, runs_dir=tmp_path / "runs")
+    with pytest.raises(ContractError):
+        score_file(tmp_path / "p.npz", config(), elsewhere, {})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_judge_that_fails_its_gate_scores_no_file(answers, score):
+    with pytest.raises(ProtocolError, match="test gate"):
+        score(answers, layer={"judge": {"floor": 1.0, "epochs": 1}})
+
+
 def test_a_missing_file_is_refused(score):
     with pytest.raises(DataError, match=r"predictions\.npz"):
         score(None)
