@@ -159,10 +159,7 @@ def obtain_judge(
             there learnt from other clips than ``clips.train``.
     """
     with hold(folder, f"the judge {folder}", say=say):
-        if folder.exists() and not {_WEIGHTS, _CARD} & {path.name for path in folder.iterdir()}:
-            # controls of a run under way when its judge was moved aside; they are of that judge
-            move_aside(folder)
-        if folder.exists():
+        if _holds_a_judge(folder):
             judge, card = load_judge(folder, device)
             _refuse_another_school(card, clips, folder)
             return judge, card
@@ -188,6 +185,16 @@ def obtain_judge(
         )
         card = _card(trained, settings.training(choice), clips, left_out)
         return trained.judge, save_judge(trained.judge, card, folder)
+
+
+def _holds_a_judge(folder: Path) -> bool:
+    """Says whether a judge lies there, sound or not; what is not of one is moved aside.
+
+    Controls alone are of a run that scored them while its judge was moved aside, and of that judge.
+    """
+    if folder.exists() and not {_WEIGHTS, _CARD} & {path.name for path in folder.iterdir()}:
+        move_aside(folder)
+    return folder.exists()
 
 
 def _refuse_another_school(card: JudgeCard, clips: JudgeClips, folder: Path) -> None:
