@@ -159,7 +159,8 @@ def obtain_judge(
             there learnt from other clips than ``clips.train``.
     """
     with hold(folder, f"the judge {folder}", say=say):
-        if _holds_a_judge(folder):
+        _set_aside_what_is_no_judge(folder)
+        if folder.exists():
             judge, card = load_judge(folder, device)
             _refuse_another_school(card, clips, folder)
             return judge, card
@@ -187,14 +188,10 @@ def obtain_judge(
         return trained.judge, save_judge(trained.judge, card, folder)
 
 
-def _holds_a_judge(folder: Path) -> bool:
-    """Says whether a judge lies there, sound or not; what is not of one is moved aside.
-
-    Controls alone are of a run that scored them while its judge was moved aside, and of that judge.
-    """
+def _set_aside_what_is_no_judge(folder: Path) -> None:
+    """Controls alone are of a run that scored them while its judge was moved aside."""
     if folder.exists() and not {_WEIGHTS, _CARD} & {path.name for path in folder.iterdir()}:
         move_aside(folder)
-    return folder.exists()
 
 
 def _refuse_another_school(card: JudgeCard, clips: JudgeClips, folder: Path) -> None:

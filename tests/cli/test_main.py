@@ -101,11 +101,12 @@ def test_what_is_to_be_typed_next_is_in_the_same_folders(capsys, tmp_path, words
 
 
 def test_a_terminal_that_went_away_stops_no_work(monkeypatch):
-    class Gone(io.StringIO):
-        def write(self, text):
-            raise BrokenPipeError(32, "Broken pipe")
-
-    monkeypatch.setattr("sys.stderr", Gone())
+    read, write = os.pipe()
+    os.close(read)
+    gone = io.TextIOWrapper(io.FileIO(write, "w"), write_through=True)  # nothing is left to flush
+    monkeypatch.setattr("sys.stderr", gone)
+    with pytest.raises(BrokenPipeError):
+        click.echo("hello", err=True)
     reporter = PlainReporter()
     reporter.say("hello")
     reporter.progress("train", 1, 2)

@@ -183,6 +183,16 @@ def test_a_folder_without_a_card_does_not_cost_the_store_set_aside(table, tmp_pa
     assert len(prepare_dataset(table, "dots", root)) == 72
 
 
+def test_what_is_left_of_an_old_store_takes_nobodys_place(table, tmp_path):
+    """A store whose card was lost may be mended; half of an older one cannot stand in for it."""
+    write_toy(tmp_path / "dots", name="dots")
+    (tmp_path / "dots" / "card.json").unlink()
+    locate._aside(tmp_path / "dots").mkdir()
+    with pytest.raises(DataError, match=r"damaged: there is no card.json"):
+        prepare_dataset(table, "dots", DataRoot(tmp_path, named=True))
+    assert (tmp_path / "dots" / "frames.npy").exists()
+
+
 def test_what_a_killed_replacement_set_aside_is_there_for_every_command(table, tmp_path):
     """Also for those that find the user's own sets by their cards."""
     clips, root = tmp_path / "clips", DataRoot(tmp_path / "data", named=False)

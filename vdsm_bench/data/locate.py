@@ -345,7 +345,7 @@ def _put_back(folder: Path) -> None:
     from vdsm_bench.data.store import CARD
 
     aside = _aside(folder)
-    if aside.exists() and not (folder / CARD).is_file():
+    if (aside / CARD).is_file() and not (folder / CARD).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
 
