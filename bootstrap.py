@@ -10,6 +10,7 @@ Python version change.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -59,7 +60,15 @@ def main() -> int:
     command, *arguments = sys.argv[1:]
     if command == "pytest":  # through the environment's Python, wherever it was called from
         return subprocess.call([str(BIN / "python"), "-m", "pytest", *arguments], cwd=HERE)
-    return subprocess.call([str(BIN / command), *arguments], env=environment)
+    program = shutil.which(command, path=str(BIN))
+    if program is None:
+        print(
+            f"bootstrap: there is no {command!r} in {BIN}; commands are vdsm-bench, pytest and "
+            "what else its packages bring, such as python",
+            file=sys.stderr,
+        )
+        return 2
+    return subprocess.call([program, *arguments], env=environment)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,10 @@ def test_a_cell_from_before_there_was_a_choice_is_reused(bench, clock, tmp_path)
 
 def test_what_was_asked_for_by_hand_does_not_decide_for_auto(bench, clock, tmp_path, table):
     (plain,), _ = bench(runs_dir=tmp_path, precision="32")
+    assert plan_of(table, tmp_path, "auto") == ("new, but reuse if auto chooses 32", "auto")
+    assert plan_of(table, tmp_path, "bf16") == ("new", "bf16")
     (auto,), _ = bench(runs_dir=tmp_path)
+    assert plan_of(table, tmp_path, "auto") == ("reuse", "bf16")
     assert [used(plain), used(auto)] == ["32", "bf16"]
     assert plain.metrics["group"] != auto.metrics["group"]
     assert plain.metrics["scores"] != auto.metrics["scores"]

@@ -225,8 +225,8 @@ class KnownCells:
             if isinstance(tree, dict) and "seed" in tree:
                 self._by_seed.setdefault(_but_for_seed(tree), {})[tree["seed"]] = record
 
-    def find(self, config: CellConfig, asked: str) -> CellRecord | None:
-        """Returns the cell that is meant where this precision is asked for, or None."""
+    def find(self, config: CellConfig, asked: str | None) -> CellRecord | None:
+        """Returns the cell that is meant where this precision (None: any) is asked for, or None."""
         return self.seeds(config, asked).get(config.seed)
 
     def seeds(self, config: CellConfig, asked: str | None = None) -> dict[int, CellRecord]:

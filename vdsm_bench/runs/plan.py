@@ -19,20 +19,26 @@ def describe_plan(
     """Returns for every cell what would be done, JSON-able; no precision is measured.
 
     Whether a cell exists is told from its configuration alone: data that changed since makes it a
-    new cell all the same.
+    new cell all the same. What ``auto`` will choose is not known here, so where there is a cell
+    that was asked for in one precision, the action names it.
     """
     known = KnownCells(table, runs_dir)
-    return [_describe(cell, known.find(cell.config, precision), precision, fresh) for cell in cells]
+    return [_describe(cell, known, precision, fresh) for cell in cells]
 
 
-def _describe(cell: Cell, record: CellRecord | None, precision: str, fresh: bool) -> dict[str, Any]:
+def _describe(cell: Cell, known: KnownCells, precision: str, fresh: bool) -> dict[str, Any]:
+    record = known.find(cell.config, precision)
+    action = _action(record, fresh)
     if record is not None and record.config is not None:
         precision = record.config["config"].get("precision", "32")
+    elif precision == "auto" and (asked := known.find(cell.config, None)) is not None:
+        chosen = (asked.config or {})["config"].get("precision", "32")
+        action = f"new, but {_action(asked, fresh)} if auto chooses {chosen}"
     data = cell.config.data
     return {
         "cell": cell.label,
         "variant": cell.variant,
-        "action": _action(record, fresh),
+        "action": action,
         "folder": None if record is None else str(record.path),
         "image_size": data.image_size,
         "frames": data.frames,
