@@ -44,7 +44,7 @@ def set_up() -> None:
 
 
 def main() -> int:
-    """Sets up and runs the command; returns its exit code."""
+    """Sets up and becomes the command; returns an exit code where that cannot be."""
     if sys.version_info < (3, 10):  # noqa: UP036 (this script is what tells an old Python so)
         print("bootstrap: vdsm-bench needs Python 3.10 or newer", file=sys.stderr)
         return 2
@@ -53,13 +53,11 @@ def main() -> int:
         return 2
     try:
         set_up()
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, OSError, ValueError) as error:
         print(f"bootstrap: {error}; mend it and type the command again", file=sys.stderr)
         return 4
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
     command, *arguments = sys.argv[1:]
-    if command == "pytest":  # through the environment's Python, wherever it was called from
-        return subprocess.call([str(BIN / "python"), "-m", "pytest", *arguments], cwd=HERE)
     program = shutil.which(command, path=str(BIN))
     if program is None:
         print(
@@ -68,7 +66,13 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    return subprocess.call([program, *arguments], env=environment)
+    typed = [program, *arguments]
+    if command == "pytest":  # through the environment's Python, wherever it was called from
+        typed = [str(BIN / "python"), "-m", "pytest", *arguments]
+        os.chdir(HERE)
+    if os.name != "nt":  # Ctrl-C and kill reach the command itself, and nobody in between
+        os.execve(typed[0], typed, environment)
+    return subprocess.call(typed, env=environment)
 
 
 if __name__ == "__main__":
