@@ -1,5 +1,7 @@
 """What frozen parts make of the frames: computed once, and the same bits as in every step."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from tests.training.test_recording import ARGUMENTS, SETTINGS
 from tests.training.toys import Duel, Held, Read
 from vdsm_bench.config import StageSettings
 from vdsm_bench.data import clips
+from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.features import known_features
 from vdsm_bench.training.trainer import Trainer
 
@@ -57,6 +60,21 @@ def test_frozen_encoders_see_every_frame_once(tmp_path):
     for step in range(4):
         trainer.take(work, step)
     assert seen == {"encoder": 1 + 7, "pose_encoder": 1 + 7}  # one to see how much they take
+
+
+def test_features_make_room_before_the_model_is_judged(tmp_path, monkeypatch):
+    tables = []
+
+    def noted(*arguments):
+        known = known_features(*arguments)
+        if known is not None:
+            tables.append(weakref.ref(known.table))
+        return known
+
+    monkeypatch.setattr(trainer_module, "known_features", noted)
+    trainer = Trainer(build(**ARGUMENTS), SETTINGS, Held(), folder=tmp_path, seed=1)
+    trainer.train()
+    assert [table() for table in tables] == [None]
 
 
 def test_features_are_not_computed_ahead_where_that_would_be_too_much_or_nothing(monkeypatch):

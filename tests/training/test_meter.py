@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from vdsm_bench.training.meter import Meter
@@ -31,6 +32,17 @@ def test_figures_that_are_only_shown_may_be_anything():
     meter = Meter(torch.device("cpu"))
     meter.record({"psnr": scalar(float("inf"))}, {"loss": scalar(1.0)})
     assert meter.read().sound == 1
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "a/loss"])
+def test_a_term_named_as_what_is_watched_hides_nothing(name):
+    meter = Meter(torch.device("cpu"))
+    for value in (1.0, float("nan"), float("nan")):
+        watched = {name: scalar(value)}
+        meter.record({name: scalar(0.0), "nll": scalar(7.0)}, watched)
+    reading = meter.read()
+    assert reading.sound == 1
+    assert reading.figures == {"nll": 7.0, name: pytest.approx(float("nan"), nan_ok=True)}
 
 
 def test_other_figures_take_the_place_of_those_before():

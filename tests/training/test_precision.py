@@ -14,8 +14,9 @@ from tests.models.tiny import CLIP, build
 from tests.training.toys import SETTINGS, Duel, Noise
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Batch, Losses, Progress
+from vdsm_bench.errors import UsageError
 from vdsm_bench.training import measure
-from vdsm_bench.training.measure import time_precisions
+from vdsm_bench.training.measure import longest_stage, time_precisions
 from vdsm_bench.training.trainer import PlayerLoss, Trainer
 
 #: of a loss; bfloat16 keeps 8 bits, and the ELBO is a sum over many pixels
@@ -48,6 +49,11 @@ def test_bf16_is_near_float32_and_is_not_float32(stage):
         torch.cat([each[name].flatten() for name in gradients]) for each in (gradients, rough)
     )
     assert torch.cosine_similarity(whole, near, dim=0) > 0.99
+
+
+def test_a_stage_without_settings_is_refused_before_it_is_measured():
+    with pytest.raises(UsageError, match="No training settings for stage 'sequence' of VDSM"):
+        longest_stage(build(), {"pretrain": SETTINGS["pretrain"]})
 
 
 def test_a_loss_that_takes_its_numbers_from_the_schedule_is_measured():

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
 from vdsm_bench.contracts import Batch, ClipShape, Progress, Stage, VideoModel
-from vdsm_bench.training.trainer import PlayerLoss, freeze
+from vdsm_bench.training.trainer import PlayerLoss, freeze, stages_of
 
 #: each precision is measured between so many times, fewer where SECONDS have passed
 _LEAST_ROUNDS, _MOST_ROUNDS = 3, 30
@@ -33,8 +33,12 @@ class Timing:
 
 
 def longest_stage(model: VideoModel, settings: Mapping[str, StageSettings]) -> Stage:
-    """Returns the stage of the most steps."""
-    return max(model.stages(), key=lambda each: _n_steps(settings[each.name]))
+    """Returns the stage of the most steps.
+
+    Raises:
+        UsageError: a stage has no settings.
+    """
+    return max(stages_of(model, settings), key=lambda each: _n_steps(settings[each.name]))
 
 
 def time_precisions(

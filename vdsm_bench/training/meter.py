@@ -43,9 +43,10 @@ class Meter:
 
         Args:
             figures: scalars, shown by :meth:`read`.
-            watched: scalars that have to be finite, shown too.
+            watched: scalars that have to be finite, shown too, in place of others of their names.
         """
-        shown = {**figures, **watched}
+        others = {name: value for name, value in figures.items() if name not in watched}
+        shown = {**others, **watched}
         scalars = [value.detach().to(self._count).reshape(()) for value in shown.values()]
         values = torch.stack(scalars)
         if self._names != tuple(shown):

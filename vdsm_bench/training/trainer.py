@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,13 +67,27 @@ class TrainingSummary:
         steps: per stage.
         seconds: spent in all.
         manners: how each stage took its steps; see ``StageStep.manner``.
-        figures: of the last epoch.
     """
 
     steps: Mapping[str, int]
     seconds: float
     manners: Mapping[str, str]
-    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stages_of(model: VideoModel, settings: Mapping[str, StageSettings]) -> list[Stage]:
+    """Returns the stages of a model.
+
+    Raises:
+        UsageError: one of them has no settings.
+    """
+    stages = list(model.stages())
+    missing = [stage.name for stage in stages if stage.name not in settings]
+    if missing:
+        raise UsageError(
+            f"No training settings for stage '{missing[0]}' of {type(model).__name__}.",
+            hint="give it in the registry entry's 'stages', or in default_stages",
+        )
+    return stages
 
 
 def freeze(model: VideoModel, stage: Stage) -> None:
@@ -164,13 +178,7 @@ class Trainer:
         progress: Callable[[str, int, int, str], None] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.stages = list(model.stages())
-        missing = [stage.name for stage in self.stages if stage.name not in settings]
-        if missing:
-            raise UsageError(
-                f"No training settings for stage '{missing[0]}' of {type(model).__name__}.",
-                hint="give it in the registry entry's 'stages', or in default_stages",
-            )
+        self.stages = stages_of(model, settings)
         self.settings, self.sampler, self.folder, self.seed = settings, sampler, folder, seed
         self._on_epoch, self._progress, self._say = on_epoch, progress, say
         self._alarm = alarm
@@ -204,7 +212,6 @@ class Trainer:
             steps={stage.name: self._n_steps(stage.name) for stage in self.stages},
             seconds=self._seconds,
             manners=self._manners,
-            figures=self._figures,
         )
 
     def begin(self, stage: Stage) -> StageStep:
@@ -311,6 +318,7 @@ class Trainer:
                 if stops:
                     stop.heed()
         self.model.zero_grad(set_to_none=True)
+        self._known = None  # a gibibyte, that judging and scoring can use
 
     def _batch(self, stage: str, step: int) -> Tensor:
         """Returns a step's batch, on the device."""
