@@ -7,9 +7,12 @@ from functools import partial
 from importlib.metadata import EntryPoint
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from tests.plugin.toy_zoo.model import ToyAutoencoder
 from vdsm_bench.boards.leaderboard import leaderboard
+from vdsm_bench.contracts import Codes
 from vdsm_bench.data.clips import ClipSampler
 from vdsm_bench.errors import DataError, UsageError
 from vdsm_bench.files import hold, read_json, write_json
@@ -129,6 +132,22 @@ def test_an_interrupted_cell_says_so_and_ends_the_same(bench, monkeypatch, error
     assert numbers(resumed.metrics) == numbers(straight.metrics)
     for key, value in weights_of(straight).items():
         assert value.equal(weights_of(resumed)[key])
+
+
+def test_a_model_that_fits_its_codes_by_gradient_descent_gets_its_row(bench, monkeypatch, tmp_path):
+    encode = ToyAutoencoder.encode
+
+    def fitted(self, clip):
+        codes = encode(self, clip)
+        with torch.enable_grad():
+            offset = torch.zeros_like(codes.motion, requires_grad=True)
+            (slope,) = torch.autograd.grad((offset - 1).square().sum(), offset)
+        return Codes(codes.identity, codes.motion - 0.1 * slope)
+
+    monkeypatch.setattr(ToyAutoencoder, "encode", fitted)
+    (outcome,), _ = bench(runs_dir=tmp_path)
+    assert (outcome.state, outcome.error) == ("done", None)
+    assert len(outcome.pictures) == 3
 
 
 def test_one_cell_that_fails_does_not_stop_the_others(bench, tmp_path):

@@ -39,7 +39,8 @@ def write_media(folder: Path, model: VideoModel, bench: Bench, *, device: str) -
     who = bench.scored.clips(identities)
     what = bench.scored.clips(motions)
     count = len(what), len(who)
-    with torch.inference_mode():
+    # not inference mode: a model that fits its codes by gradient descent could not leave it again
+    with torch.no_grad():
         swaps = model.transfer(
             who.repeat(count[0], 1, 1, 1, 1).to(device),
             what.repeat_interleave(count[1], 0).to(device),
