@@ -175,6 +175,22 @@ def test_a_key_that_is_no_text_is_refused(tmp_path, text):
         read_config_file(path)
 
 
+@pytest.mark.parametrize("text", ["data: {frames: 6}\ndata: {stride: 3}", "a: {b: 1, b: 1}"])
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    path = tmp_path / "cell.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="stands there twice"):
+        read_config_file(path)
+    with pytest.raises(UsageError, match="'pose_dim' stands twice"):
+        parse_instance("toy[pose_dim=3,encoder=conv,pose_dim=4]")
+
+
+def test_what_a_merge_key_brings_may_be_changed(tmp_path):
+    path = tmp_path / "cell.yaml"
+    path.write_text("data: &usual {frames: 6, stride: 1}\nmodel: {<<: *usual, stride: 3}")
+    assert read_config_file(path)["model"] == {"frames": 6, "stride": 3}
+
+
 def test_a_number_without_a_dot_is_a_number():
     assert parse_assignments(["a.b=1e-3", "a.c=[-2E4, 3, 1e3x]"]) == {
         "a": {"b": 1e-3, "c": [-2e4, 3, "1e3x"]}

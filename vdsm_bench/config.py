@@ -23,6 +23,10 @@ Precision = Literal["32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+#: where the settings are explained
+_SHOWN = "vdsm-bench show settings"
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen; unknown keys and values of another type are refused."""
 
@@ -304,7 +308,7 @@ def resolve(
     return config
 
 
-def validate(kind: type[S], tree: Mapping[str, Any], where: str) -> S:
+def validate(kind: type[S], tree: Mapping[str, Any], where: str, *, hint: str = _SHOWN) -> S:
     """Builds settings; a wrong key or value becomes a usage error that suggests the right key."""
     try:
         return kind.model_validate(dict(tree))
@@ -316,9 +320,10 @@ def validate(kind: type[S], tree: Mapping[str, Any], where: str) -> S:
             known = _known_keys(kind, path[:-1])
             raise UsageError(
                 f"Unknown key '{place}' in {where}{suggest(path[-1], known)}; "
-                f"known there: {', '.join(known)}."
+                f"known there: {', '.join(known)}.",
+                hint=hint,
             ) from error
-        raise UsageError(f"'{place}' in {where}: {problem['msg']}.") from error
+        raise UsageError(f"'{place}' in {where}: {problem['msg']}.", hint=hint) from error
 
 
 def _known_keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -55,7 +55,8 @@ def write_whole(path: Path, write: Callable[[Path], object], *, make_folder: boo
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}.",
-            hint="free disk space, or choose another folder with --runs-dir",
+            hint="free disk space, or name another place for it   (vdsm-bench doctor says what "
+            "can be written; cells and judges: --runs-dir)",
         ) from error
 
 

@@ -26,18 +26,20 @@ def parse_instance(text: str) -> tuple[str, dict[str, Any]]:
         key, separator, value = item.partition("=")
         if not separator:
             raise UsageError(f"'{item}' in '{text}' is no key=value.")
-        arguments[key.strip()] = _part_or_value(value.strip())
+        if key.strip() in arguments:
+            raise UsageError(f"'{key.strip()}' stands twice in '{text}'.")
+        arguments[key.strip()] = _part_or_value(value.strip(), "a model's argument")
     return match.group(1), arguments
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
-    """Turns ``a.b=value`` items into a nested mapping; values are read as YAML."""
+    """Turns ``a.b=value`` items into a nested mapping; values are YAML or ``name[key=value]``."""
     tree: dict[str, Any] = {}
     for item in items:
         key, separator, value = item.partition("=")
         if not separator or not key:
             raise UsageError(f"--set wants KEY=VALUE, got '{item}'.")
-        tree = merge(tree, _nest(key.strip().split("."), _read_value(value, f"--set {key}")))
+        tree = merge(tree, _nest(key.strip().split("."), _part_or_value(value, f"--set {key}")))
     return tree
 
 
@@ -87,8 +89,13 @@ class _Loader(yaml.SafeLoader):
     """YAML as JSON has it; PyYAML takes 1e-3, which lacks a dot, for text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Builds a mapping; a key that is no text is an error."""
+        """Builds a mapping; a key that is no text is an error, and so is one that stands twice."""
+        written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         mapping = super().construct_mapping(node, deep=deep)
+        if twice := _twice(written):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice!r} stands there twice", node.start_mark
+            )
         for key in mapping:
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
@@ -102,6 +109,10 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
+
+
+def _twice(words: Sequence[Any]) -> Any:
+    return next((word for n, word in enumerate(words) if word in words[:n]), None)
 
 
 def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -126,8 +137,8 @@ def _split_outside_brackets(text: str) -> list[str]:
     return [item for item in [*items, current] if item.strip()]
 
 
-def _part_or_value(text: str) -> Any:
+def _part_or_value(text: str, where: str) -> Any:
     if re.fullmatch(r"[a-z0-9-]+\[.*\]", text):
         name, arguments = parse_instance(text)
         return {"name": name, **arguments}
-    return _read_value(text, "a model's argument")
+    return _read_value(text, where)

@@ -194,8 +194,7 @@ class Registry:
         if entry is None:
             raise UsageError(
                 f"There is no '{name}' among the {kind}{suggest(name, self.names(kind))}.",
-                hint=f"vdsm-bench list {kind}   (your own: an entry point in the group "
-                f"'vdsm_bench.{kind}')",
+                hint=f"vdsm-bench list {kind}" + _of_ones_own(kind, name),
             )
         return _with_signature(entry)
 
@@ -244,6 +243,17 @@ class Registry:
             part, part_arguments = split_part(merged[key])
             plain[key] = self.factory(part_kind, part, part_arguments)
         return functools.partial(target, **plain)
+
+
+def _of_ones_own(kind: str, name: str) -> str:
+    """Returns how a user brings what is not there, for a hint; empty where they cannot."""
+    if kind == "suites":
+        return "   (your own: a file, --suite ./my.yaml)"
+    if kind == "datasets":
+        return f"   (your own clips: vdsm-bench data prepare {name} --from FOLDER --static ...)"
+    if KINDS.get(kind) is None:
+        return ""
+    return f"   (your own: an entry point in the group 'vdsm_bench.{kind}')"
 
 
 def split_part(value: Any) -> tuple[str, dict[str, Any]]:

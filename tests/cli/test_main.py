@@ -81,6 +81,9 @@ def test_what_goes_on_after_an_interruption_is_the_command_without_fresh(
     told = capsys.readouterr().err
     assert ("the same command without --fresh continues" in told) == fresh
     assert "continues where it stopped" in told
+    monkeypatch.setattr("vdsm_bench.runs.datasets.dataset_states", stopped)
+    assert run_cli(["data", "list"]) == 130
+    assert "interrupted; the same command begins anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,38 @@ def test_what_is_to_be_typed_next_is_in_the_same_folders(capsys, tmp_path, words
     typed = shlex.split(told.partition("next: ")[2])
     assert typed[:2] == ["vdsm-bench", "run"]
     assert typed[-4:] == ["--runs-dir", runs, "--data-dir", data]
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (["judge", "show", "sprites"], "vdsm-bench judge train sprites --data-dir {}"),
+        (
+            ["score", "--dataset", "sprites"],
+            "score --template request --dataset sprites --data-dir {}",
+        ),
+        (
+            ["run", "--model", "vdsm", "--dataset", "sprites", "--dry-run"],
+            "vdsm-bench data prepare sprites --from FOLDER --data-dir {}   (https",
+        ),
+        (["transfer"], "vdsm-bench status --data-dir {}   (lists the cells"),
+    ],
+)
+def test_what_an_error_advises_is_in_the_same_folders(capsys, tmp_path, words, step):
+    assert run_cli([*words, "--data-dir", str(tmp_path)]) in (2, 3)
+    assert step.format(tmp_path) in capsys.readouterr().err
+
+
+def test_an_answer_that_nobody_reads_to_its_end_is_no_failed_cell(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb", 0) as gone:
+        code = "from vdsm_bench.cli import main; main.main(['list'])"
+        process = subprocess.run(
+            [sys.executable, "-c", code], stdout=gone, stderr=subprocess.PIPE, check=False
+        )
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert b"Traceback" not in process.stderr
 
 
 def test_a_terminal_that_went_away_stops_no_work(monkeypatch):
@@ -195,6 +230,25 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
         (["transfer", "--cell", "nowhere"], 2, "vdsm-bench status"),
         (["completion", "tcsh"], 2, "bash"),
         (["data", "prepare", "nothing"], 2, "vdsm-bench list datasets"),
+        (
+            ["run", "--model", "vdsm", "--dataset", "mug,sprites"],
+            2,
+            "--dataset mug --dataset sprit",
+        ),
+        (["run", "--suite", "mine"], 2, "a file, --suite ./my.yaml"),
+        (["run", "--model", "vdsm", "--dataset", "mine"], 2, "vdsm-bench data prepare mine --from"),
+        (["run", "--model", "vdsm", "--dataset", "mug", "--preset", "x"], 2, "list presets\n"),
+        (
+            ["run", "--model", "vdsm", "--dataset", "mug", "--set", "data.split=none"],
+            2,
+            "vdsm-bench show settings",
+        ),
+        (
+            ["data", "prepare", "My_Set", "--static", "a", "--dynamic", "b"],
+            2,
+            "the same command with my-set",
+        ),
+        (["data", "check", "mug", "--from", "nowhere"], 3, "--from FOLDER"),
     ],
 )
 def test_refusals_say_what_to_type(capsys, arguments, code, said):
@@ -255,6 +309,33 @@ def test_list_and_show_answer_on_stdout(capsys):
     assert "small" in content["presets"]
 
 
+def test_a_datasets_presets_are_those_of_its_kind_too(capsys):
+    assert run_cli(["show", "datasets/mug-synthetic", "--json"]) == 0
+    small = json.loads(capsys.readouterr().out)["presets"]["small"]
+    assert small["data"]["frames"] == plan(capsys, "--dataset", "mug")[0][0]["frames"]
+    assert small["models"]["vdsm"]["training"]["pretrain"]["epochs"] == 12
+    assert run_cli(["show", "datasets/sprites-1296", "--json"]) == 0
+    medium = json.loads(capsys.readouterr().out)["presets"]["medium"]["models"]["vdsm"]
+    assert medium["training"]["pretrain"]["epochs"] == 72  # its own, over that of its kind
+
+
+def test_every_setting_is_explained(capsys):
+    assert run_cli(["show", "settings", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["data"]["image_size"]["default"] == 64
+    assert "floor" in shown["judge"]
+    assert "Adam's" in shown["training.STAGE"]["learning_rate"]["meaning"]
+    assert "default" not in shown["training.STAGE"]["epochs"]  # there is none
+    cells, _ = plan(capsys, "--dataset", "mug", "--set", "evaluation.part=validation")
+    assert "validation" in cells[0]["scored"]
+    assert "validation" in shown["evaluation"]["part"]["meaning"]
+
+
+def test_brackets_name_a_part_in_set_as_they_do_behind_model(capsys):
+    behind, _ = plan(capsys, "--dataset", "mug", "--set", "model.decoder=single[widths=[8,8,8]]")
+    assert "decoder=single[widths=[8, 8, 8]]" in behind[0]["cell"]
+
+
 def test_sigterm_is_143(tmp_path):
     code = (
         "import os, signal, sys; from vdsm_bench.cli import main;"
@@ -265,4 +346,4 @@ def test_sigterm_is_143(tmp_path):
         [sys.executable, "-c", code], capture_output=True, env={**os.environ}, check=False
     )
     assert process.returncode == 128 + signal.SIGTERM
-    assert b"continues where it stopped" in process.stderr
+    assert b"terminated; the same command begins anew" in process.stderr

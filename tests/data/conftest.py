@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ FACTORS = (
 )
 
 
-def write_toy(folder, *, takes=3, size=8, lengths=(5, 9), name="toy", seed=0):
+def write_toy(folder, *, takes=3, size=8, lengths=(5, 9), name="toy", seed=0, split="clips"):
     """Six identities x four actions x takes, random pixels, lengths by turns."""
     draw = np.random.default_rng(seed)
     clips = [
@@ -37,7 +38,7 @@ def write_toy(folder, *, takes=3, size=8, lengths=(5, 9), name="toy", seed=0):
     span = [lengths[i % len(lengths)] for i in range(len(clips))]
     with StoreWriter(
         folder,
-        card=card(name),
+        card=replace(card(name), split=split),
         factors=FACTORS,
         image_shape=(size, size, 3),
         total_frames=sum(span),

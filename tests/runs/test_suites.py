@@ -71,6 +71,8 @@ def test_a_change_may_be_for_datasets_like_another(tmp_path):
         (BODY + "  lr-x: {change: {training: {sequense: {epochs: 1}}}}", "Variant 'lr-x': .*stage"),
         (BODY + "  odd: {change: {model: {pose: 1}}}", "Variant 'odd'"),
         (BODY.replace("[single]", "[singel]"), "did you mean 'single'"),
+        (BODY + "  far: {datasets: {spritez: {}}}", "'far': .*'spritez'.*did you mean 'sprites'"),
+        (BODY + "  one: {}\n  one: {}", "'one' stands there twice"),
     ],
 )
 def test_a_suite_with_a_slip_of_the_pen_is_refused_before_anything_runs(tmp_path, text, message):

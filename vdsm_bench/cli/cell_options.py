@@ -97,6 +97,10 @@ class Asked:
             raise UsageError(f"{missing} is missing.", hint="vdsm-bench list   (what there is)")
         else:
             suite = Suite(models=list(self.models), datasets=list(self.datasets))
+        for name in self.datasets:
+            if "," in name:
+                several = " ".join(f"--dataset {one.strip()}" for one in name.split(","))
+                raise UsageError("--dataset takes one name, and may be repeated.", hint=several)
         given = {
             "models": list(self.models) or suite.models,
             "datasets": [stand_in(name, session) for name in self.datasets or suite.datasets],

@@ -41,6 +41,17 @@ class Session:
         folders = [word for pair in self.typed.items() for word in pair]
         return " ".join(filter(None, ["vdsm-bench", words, shlex.join(folders)]))
 
+    def in_its_folders(self, text: str) -> str:
+        """Returns a next step, its last command in the folders that were typed for this one.
+
+        A remark behind a command is set off by three spaces; ``...`` stands for what was typed.
+        """
+        step, gap, remark = text.partition("   (")
+        at = step.rfind("vdsm-bench ")
+        if at < 0 or "..." in step:
+            return text
+        return step[:at] + self.command(step[at:].removeprefix("vdsm-bench ")) + gap + remark
+
     def catalogue(self) -> Registry:
         """Returns the catalogue with the user's own datasets, those in the data folder."""
         from vdsm_bench.data.locate import data_root, with_own_datasets

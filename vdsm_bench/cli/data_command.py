@@ -40,7 +40,8 @@ def list_datasets(session: Session, as_json: bool) -> None:
     width = max((len(state["name"]) for state in states), default=0)
     for state in states:
         access = state.get("access", "")
-        click.echo(f"{state['name'].ljust(width)}  {access:9}{size_of(state):>9}  {state['state']}")
+        how = session.in_its_folders(state["state"])
+        click.echo(f"{state['name'].ljust(width)}  {access:9}{size_of(state):>9}  {how}")
         click.echo(f"{' ' * width}  {state['summary']}")
         if state["licence"]:
             click.echo(f"{' ' * width}  licence: {state['licence']}")

@@ -134,7 +134,11 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
             hint=f"vdsm-bench judge train {dataset}",
         )
     panels = sorted((session.runs_dir / "judges" / used).glob("[!.]*/panel.json"))
-    found = [{"folder": str(path.parent), **read_json(path)} for path in [*cards, *panels]]
+    try:
+        found = [{"folder": str(path.parent), **read_json(path)} for path in [*cards, *panels]]
+    except DataError as error:
+        error.hint = f"vdsm-bench judge train {dataset} --fresh"
+        raise
     if as_json:
         print_json(found)
         return

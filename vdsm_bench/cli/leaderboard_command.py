@@ -118,7 +118,7 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
 
         raise DataError(
             f"There is nothing to draw: no such cell under {session.runs_dir}.",
-            hint=session.command(f"run {asked.typed}"),
+            hint=f"vdsm-bench run {asked.typed}",
         )
     alike = Counter(short for short, _, _ in named)  # one model in two instances
     write_curves(

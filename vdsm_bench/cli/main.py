@@ -30,6 +30,8 @@ COMMANDS = {
     "completion": "Print the completion script of a shell.",
 }
 BUG, INTERRUPTED, TERMINATED = 70, 130, 143
+#: 128 and the number of SIGPIPE, as shells have it
+UNHEARD = 141
 
 
 class Terminated(BaseException):
@@ -83,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_cli(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; the only place that decides one."""
-    session = Session()
+    session, words = Session(), list(sys.argv[1:] if arguments is None else arguments)
     try:
         answer = cli.main(
-            args=None if arguments is None else list(arguments),
+            args=words,
             prog_name="vdsm-bench",
             standalone_mode=False,
             obj=session,
@@ -96,21 +98,23 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         if session.debug:
             traceback.print_exc()
         error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
-        if error.hint is None and isinstance(error, UsageError):
-            given = sys.argv[1:] if arguments is None else arguments
-            named = [word for word in given if word in COMMANDS][:1]
-            error.hint = " ".join(["vdsm-bench", *named, "--help"])
+        if error.hint is not None:
+            error.hint = session.in_its_folders(error.hint)
+        elif isinstance(error, UsageError):
+            error.hint = _help(words)
         note(f"error: {error}")
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        note(f"interrupted; {_continued(arguments)} continues where it stopped.")
+        note(f"interrupted; {_goes_on(words)}.")
         return INTERRUPTED
     except Terminated:
-        note(f"terminated; {_continued(arguments)} continues where it stopped.")
+        note(f"terminated; {_goes_on(words)}.")
         return TERMINATED
+    except SystemExit:  # what click makes of an answer that nobody reads to its end
+        return UNHEARD
     except Exception as error:
         if session.debug:
             traceback.print_exc()
@@ -118,9 +122,28 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         return BUG
 
 
-def _continued(arguments: Sequence[str] | None) -> str:
-    fresh = "--fresh" in (sys.argv[1:] if arguments is None else arguments)
-    return "the same command without --fresh" if fresh else "the same command"
+def _named(words: Sequence[str]) -> tuple[str, str]:
+    """Returns the command among the words, and the one behind it; empty where there is none."""
+    for word, below in zip(words, [*words[1:], ""], strict=True):
+        if word in COMMANDS:
+            return word, below
+    return "", ""
+
+
+def _help(words: Sequence[str]) -> str:
+    """Returns the command that explains the one that was typed."""
+    name, below = _named(words)
+    group = cli.get_command(click.Context(cli), name)
+    deeper = isinstance(group, click.Group) and below in group.commands
+    return " ".join(filter(None, ["vdsm-bench", name, below if deeper else "", "--help"]))
+
+
+def _goes_on(words: Sequence[str]) -> str:
+    """Says what the same command will do."""
+    if _named(words)[0] not in ("run", "judge"):
+        return "the same command begins anew"
+    fresh = " without --fresh" if "--fresh" in words else ""
+    return f"the same command{fresh} continues where it stopped"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -101,7 +101,7 @@ def command(
     if as_json:
         print_json([outcome.as_json() for outcome in outcomes])
     else:
-        show_outcomes(outcomes, short=asked.suite is not None)
+        show_outcomes(session, outcomes, short=asked.suite is not None)
     if asked.suite is not None:
         note(f"next: {session.command(f'leaderboard {asked.typed}')}")
     return exit_code(outcomes)
@@ -113,12 +113,12 @@ def exit_code(outcomes: list[Outcome]) -> int:
     return codes.pop() if len(codes) == 1 else 1
 
 
-def show_outcomes(outcomes: list[Outcome], *, short: bool = False) -> None:
+def show_outcomes(session: Session, outcomes: list[Outcome], *, short: bool = False) -> None:
     """Prints the rows, the pictures and the failures; one line of each cell if ``short``."""
     for outcome in outcomes:
         if outcome.metrics is None:
             click.echo(f"{outcome.label}: {outcome.state}")
-            note(f"error: {outcome.error}")
+            note(f"error: {session.in_its_folders(outcome.error or '')}")
             continue
         click.echo(f"{outcome.label}: {'reused' if outcome.reused else 'done'}")
         if short:
@@ -169,6 +169,7 @@ def _tell_missing(session: Session, cells: list[Cell]) -> int:
     for name in dict.fromkeys(cell.config.data.dataset for cell in cells):
         error = missing_files(table, name, root)
         if error is not None:
+            error.hint = session.in_its_folders(error.hint or "")
             note(f"error: {error}")
             code = error.exit_code
     return code

@@ -125,14 +125,17 @@ def command(
         )
         if predictions is None:
             asked = template_of(config, context, template or Path())
-            _show_template(asked, _again(dataset, model, preset, assignments), as_json)
+            again = session.command(
+                f"score predictions.npz {_again(dataset, model, preset, assignments)}"
+            )
+            _show_template(asked, again, as_json)
             return
         options = {"name": name, "supervision": supervision, "citation": citation}
         outcome = score_file(predictions, config, context, options)
     if as_json:
         print_json([outcome.as_json()])
     else:
-        show_outcomes([outcome])
+        show_outcomes(session, [outcome])
 
 
 def _config(
@@ -175,13 +178,10 @@ def _again(dataset: str, model: str, preset: str, assignments: tuple[str, ...]) 
     return shlex.join([*options, *(part for one in assignments for part in ("--set", one))])
 
 
-def _show_template(paths: list[Path], options: str, as_json: bool) -> None:
+def _show_template(paths: list[Path], again: str, as_json: bool) -> None:
     if as_json:
         print_json({"files": [str(path) for path in paths]})
         return
     for path in paths:
         click.echo(path)
-    note(
-        f"next: write predictions.npz as {paths[1]} does, then\n"
-        f"  vdsm-bench score predictions.npz {options}"
-    )
+    note(f"next: write predictions.npz as {paths[1]} does, then\n  {again}")

@@ -42,6 +42,11 @@ def check_store(
         digests.append(store.digest_of(index))
         say("duplicates", index + 1, len(store))
     _find_twins(store, digests, report)
+    own = store.card.get("split", "clips")
+    if own not in rules_of(store):
+        report.problems.append(
+            f"its own split is '{own}', but it was made from labels without a column 'split'"
+        )
     for rule in rules_of(store):
         _prove_split(store, rule, digests, report)
     return report

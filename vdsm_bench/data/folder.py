@@ -98,12 +98,7 @@ class FolderDataset(VideoDataset):
         if source is None:
             raise DataError(
                 f"{name} is made from your own files; say where they are.",
-                hint=f"vdsm-bench data prepare {name} --from FOLDER "
-                + " ".join(
-                    f"--{kind} {factor}"
-                    for kind, factors in (("static", self.static), ("dynamic", self.dynamic))
-                    for factor in factors
-                ),
+                hint="the same command with --from FOLDER",
             )
         path = source / self.labels
         kinds: dict[str, FactorKind] = {
@@ -119,6 +114,11 @@ class FolderDataset(VideoDataset):
             shown = ", ".join(others[:20]) + (" ..." if len(others) > 20 else "")
             notes.append(f"{len(others)} files are no clips: {shown}")
         card = self.card
+        if self.split == "given" and not any(row.part for row in labels.rows):
+            raise UsageError(
+                f"{path} has no column 'split', so {name} cannot be split as given.",
+                hint="add the column (train, validation or test), or: --split clips",
+            )
         if self.split is None and any(row.part is not None for row in labels.rows):
             card = dataclasses.replace(card, split="given")
         import_clips(

@@ -210,9 +210,14 @@ def _check_columns(path: Path, header: Sequence[str], factors: Sequence[str]) ->
                 hint="--static and --dynamic name columns",
             )
         if not _FACTOR.fullmatch(factor) or factor in (FILE, SPLIT):
+            why = (
+                "that column has another meaning"
+                if factor in (FILE, SPLIT)
+                else "names are lower-case letters (a to z) and digits, with - or _ between them"
+            )
             raise UsageError(
-                f"'{factor}' cannot be the name of a factor; names are lower case, like body-shape."
-                f" Rename the column of {path.name}."
+                f"'{factor}' cannot be the name of a factor: {why}.",
+                hint=f"rename the column of {path.name}, for example to body-shape",
             )
 
 

@@ -122,8 +122,8 @@ def build_dataset(table: Registry, name: str) -> VideoDataset:
 
     Raises:
         UsageError: no such dataset.
-        DataError: the user's own set, made by another version in another way.
-        ContractError: its card has another name; rows would say that one.
+        DataError: the user's own set, made by another version in another way, or renamed.
+        ContractError: a card of the catalogue has another name; rows would say that one.
     """
     from vdsm_bench.data.parallel import cores
 
@@ -138,6 +138,8 @@ def build_dataset(table: Registry, name: str) -> VideoDataset:
         ) from error
     dataset.processes = cores()
     if dataset.card.name != name:
+        if is_own(table.get("datasets", name)):
+            raise _renamed(name, dataset.card.name)
         raise ContractError(f"The card of datasets/{name} says '{dataset.card.name}'.")
     return dataset
 
@@ -202,11 +204,18 @@ def open_dataset(
 
 
 def missing_files(table: Registry, name: str, root: DataRoot) -> DataError | None:
-    """Returns why a dataset cannot be had without its files, and what to do; None where it can.
+    """Returns why a dataset cannot be had as things are, and what to do; None where it can.
+
+    No frame is read, so one that is damaged is not noticed.
 
     Raises:
         UsageError: no such dataset.
     """
+    if root.store(name).is_dir():
+        try:
+            _identified(table, name, root)
+        except DataError as damage:
+            return damage
     if root.has(name) or table.get("datasets", name).settings.get("embedded"):
         return None
     dataset = build_dataset(table, name)
@@ -292,8 +301,8 @@ def _source(
     Raises:
         DataError: what the user named is no folder, or the download failed.
     """
-    if source is not None and not source.is_dir():
-        raise DataError(f"{source} is no folder; {dataset.card.name} is read from a folder.")
+    if source is not None:
+        check_source(source, dataset.card.name)
     if source is not None or dataset.card.access != "download":
         return source
     from vdsm_bench.data.download import cache_folder, fetch
@@ -304,26 +313,49 @@ def _source(
     return fetch(name, dataset.downloads, folder, progress=fetched)
 
 
+def check_source(source: Path, name: str) -> None:
+    """Refuses what cannot hold a dataset's files.
+
+    Raises:
+        DataError: what the user named is no folder.
+    """
+    if not source.is_dir():
+        raise DataError(
+            f"{source} is no folder; {name} is read from a folder.",
+            hint="--from FOLDER, with the folder that holds the files",
+        )
+
+
 def _opened(table: Registry, name: str, root: DataRoot) -> ClipStore:
     """Opens a store that is what its card says, and what its folder is called.
 
     A row must say nothing of damaged frames, nor another dataset's name.
     """
+    store = _identified(table, name, root)
+    store.verify_once()
+    return store
+
+
+def _identified(table: Registry, name: str, root: DataRoot) -> ClipStore:
+    """Opens a store without a look at its frames; it is the one that its folder is called."""
     from vdsm_bench.data.store import ClipStore
 
     store = ClipStore.open(root.store(name))
     if store.name != name:
-        raise DataError(
-            f"{store.folder} holds {store.name}, not {name}.",
-            hint=f"rename the folder to {store.name}, then: vdsm-bench data prepare {name}",
-        )
+        raise _renamed(name, store.name)
     if store.card.get(KIND) == FOLDER and not is_own(table.get("datasets", name)):
         raise DataError(
             f"{store.folder} holds a set of your own, but {name} is a set of the catalogue.",
             hint=f"make yours anew under another name, and remove {store.folder}",
         )
-    store.verify_once()
     return store
+
+
+def _renamed(folder: str, name: str) -> DataError:
+    return DataError(
+        f"The folder {folder} holds {name}, not {folder}.",
+        hint=f"rename the folder to {name}, and type the command with {name}",
+    )
 
 
 def _replace(

@@ -41,7 +41,10 @@ def store_lock(folder: Path) -> FileLock:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"The data folder {folder.parent} cannot be made: {error}.") from error
+        raise DataError(
+            f"The data folder {folder.parent} cannot be made: {error}.",
+            hint="name another folder with --data-dir",
+        ) from error
     return FileLock(folder.parent / f".{folder.name}.lock", is_singleton=True)
 
 
@@ -266,7 +269,10 @@ class StoreWriter:
                 f"({self.bytes_needed / 1e6:.0f} MB) and the disk is full ({error.strerror}).",
                 hint="free some space, or name another folder with --data-dir",
             )
-        return DataError(f"{self._folder} cannot be written: {error}.")
+        return DataError(
+            f"{self._folder} cannot be written: {error}.",
+            hint="mend that, or name another folder with --data-dir",
+        )
 
 
 class _Tee:

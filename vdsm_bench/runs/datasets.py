@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vdsm_bench.data.locate import (
     DataRoot,
     build_dataset,
+    check_source,
     data_root,
     dataset_to_use,
     is_own,
@@ -19,7 +21,7 @@ from vdsm_bench.data.locate import (
     prepare_dataset,
 )
 from vdsm_bench.errors import DataError, UsageError, VdsmBenchError, suggest
-from vdsm_bench.registry import Registry
+from vdsm_bench.registry import NAME, Registry
 from vdsm_bench.runs.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ def table_for(
             f"There is no '{name}' among the datasets{suggest(name, table.names('datasets'))}.",
             hint=f"vdsm-bench list datasets; or, of your own clips: vdsm-bench data prepare {name} "
             "--from FOLDER --static person --dynamic action",
+        )
+    if not NAME.fullmatch(name):
+        slug = "-".join(re.findall("[a-z0-9]+", name.lower())) or "my-set"
+        raise UsageError(
+            f"'{name}' cannot be the name of a set: names are lower-case letters (a to z) and "
+            "digits, with - between them.",
+            hint=f"the same command with {slug}",
         )
     before: dict[str, Any] = {}
     if known:
@@ -265,11 +274,16 @@ def survey_files(table: Registry, name: str, source: Path, reporter: Reporter) -
 
     Raises:
         UsageError: no such dataset, or one that has no such check.
-        DataError: the files are not of this dataset at all.
+        DataError: no such folder, or the files are not of this dataset at all.
     """
-    report = build_dataset(table, name).survey(
-        source, progress=lambda done, total: reporter.progress(f"look at {source}", done, total)
-    )
+    check_source(source, name)
+    try:
+        report = build_dataset(table, name).survey(
+            source, progress=lambda done, total: reporter.progress(f"look at {source}", done, total)
+        )
+    except DataError as error:
+        error.hint = error.hint or "mend it, or name another folder with --from"
+        raise
     if report is None:
         raise UsageError(
             f"{name} has no check of files before they are imported; preparing it checks them.",

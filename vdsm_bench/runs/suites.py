@@ -81,7 +81,10 @@ def load_suite(table: Registry, name: str) -> Suite:
         UsageError: there is none, or it does not read.
     """
     if "/" in name or name.endswith((".yaml", ".yml", ".json")):
-        return validate(Suite, read_config_file(Path(name)), f"the suite {name}")
+        content = read_config_file(Path(name))
+        return validate(
+            Suite, content, f"the suite {name}", hint="vdsm-bench show suites/recipe   (the form)"
+        )
     entry = table.get("suites", name)
     return validate(Suite, {"summary": entry.summary, **entry.settings}, f"suites/{name}")
 
@@ -105,7 +108,9 @@ def plan_suite(
         UsageError: an unknown name, key or value anywhere, or a pattern that fits no variant.
     """
     cells = []
-    for name, variant in _chosen(suite.everything(table), only).items():
+    variants = suite.everything(table)
+    _check_datasets(table, variants)
+    for name, variant in _chosen(variants, only).items():
         for dataset in dict.fromkeys(suite.datasets):
             try:
                 found = plan_cells(
@@ -137,6 +142,19 @@ def _chosen(variants: Mapping[str, Variant], only: Sequence[str]) -> dict[str, V
         for name, variant in variants.items()
         if not only or any(fnmatchcase(name, pattern) for pattern in only)
     }
+
+
+def _check_datasets(table: Registry, variants: Mapping[str, Variant]) -> None:
+    known = table.names("datasets")
+    known += [table.peek("datasets", name).settings.get("like") or name for name in known]
+    for name, variant in variants.items():
+        for dataset in variant.datasets:
+            if dataset not in known:
+                raise UsageError(
+                    f"Variant '{name}': there is no '{dataset}' among the datasets"
+                    f"{suggest(dataset, known)}.",
+                    hint="vdsm-bench list datasets",
+                )
 
 
 def _layers(table: Registry, variant: Variant, dataset: str) -> Iterator[Mapping[str, Any]]:
