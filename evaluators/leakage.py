@@ -2,7 +2,8 @@
 
 Unlike :mod:`vdsm_bench.evaluators.codes`, whose probes learn from codes of training clips, these
 learn from held-out codes alone: every test clip's label is read by a probe that never saw the
-clip, and the model never saw any of them.
+recording it is from, and the model never saw any of them. A factor of which the test clips show
+one class is left out: there is nothing to read.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ READERS: tuple[Reader, ...] = ("logistic", "mlp")
 #: share of every answer that is spread over all classes: no label is impossible
 _DOUBT = 1e-3
 _STEPS, _HIDDEN = 100, 32
+_VERSION = 2  # recordings stay in one fold, factors of one class are left out
 _CODES = ("identity", "motion")
 _WHAT = {"identity": "static", "action": "dynamic"}
+_NOTHING = "no such factor that can be judged has two classes among the test clips"
 
 
 @dataclass(frozen=True)
@@ -65,20 +68,41 @@ class Reading:
         return float(np.clip(self.entropy + self.log_likelihood.mean(), 0.0, self.entropy))
 
 
-def fold_of(labels: Integers, folds: int, seed: int) -> Integers:
-    """Deals clips out to folds, every class as evenly as can be, ``[N]`` in 0..folds-1."""
-    order = generator(seed, "folds", len(labels)).permutation(len(labels))
+def fold_of(
+    labels: Integers, folds: int, seed: int, recordings: Integers | None = None
+) -> Integers:
+    """Deals whole recordings out to folds, every class as evenly as can be.
+
+    Args:
+        labels: ``[N]``; a recording counts by that of its first clip.
+        folds: number of folds.
+        seed: of the deal.
+        recordings: of every clip ``[N]``; None where each is one of its own.
+
+    Returns:
+        Fold of every clip, ``[N]`` in 0..folds-1.
+    """
+    recordings = np.arange(len(labels)) if recordings is None else recordings
+    _, first, which = np.unique(recordings, return_index=True, return_inverse=True)
+    order = generator(seed, "folds", len(first)).permutation(np.sort(first))
     dealt = order[np.argsort(labels[order], kind="stable")]
     found = np.empty(len(labels), dtype=np.int64)
-    found[dealt] = np.arange(len(labels)) % folds
-    return found
+    found[dealt] = np.arange(len(dealt)) % folds
+    return found[first[which.reshape(-1)]]
 
 
 def read(
-    codes: Floats, labels: Integers, reader: Reader, *, folds: int = 5, seed: int = 0
+    codes: Floats,
+    labels: Integers,
+    reader: Reader,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    recordings: Integers | None = None,
 ) -> Reading:
     """Reads labels from codes with scikit-learn, cross-validated.
 
+    Clips of one recording are in one fold: what else they share would give their label away.
     Codes are standardised by the folds that are learnt from. ``logistic`` is multinomial logistic
     regression (C = 1, L-BFGS), ``mlp`` one hidden layer of 32 ReLUs (L2 0.01, L-BFGS).
 
@@ -86,18 +110,20 @@ def read(
         codes: ``[N, K]``.
         labels: ``[N]``.
         reader: which of the two.
-        folds: number of folds; at most N.
+        folds: number of folds; fewer where there are fewer recordings.
         seed: of the folds and of the network's first weights.
+        recordings: of every clip ``[N]``; None where each is one of its own.
 
     Raises:
-        DataError: shapes that do not fit, fewer than two clips, NaN.
+        DataError: shapes that do not fit, clips of fewer than two recordings, NaN.
     """
     check_codes(codes, labels, "probe")
-    if len(labels) < 2:
-        raise DataError("Cross-validated probes need at least two clips.")
+    count = len(labels) if recordings is None else len(np.unique(recordings))
+    if count < 2:
+        raise DataError("Cross-validated probes need at least two clips, of two recordings.")
     values, index = np.unique(labels, return_inverse=True)
     index = index.reshape(-1)
-    where = fold_of(labels, min(folds, len(labels)), seed)
+    where = fold_of(labels, min(folds, count), seed, recordings)
     p = np.zeros((len(labels), len(values)))
     for fold in range(where.max() + 1):
         learn, test = where != fold, where == fold
@@ -150,7 +176,7 @@ def _columns() -> tuple[MetricInfo, ...]:
                     0.0,
                     1.0,
                     "share",
-                    1,
+                    _VERSION,
                     f"Share of test labels that a small MLP reads from the {code} code, "
                     f"cross-validated ({kind} factors, mean over them).",
                 )  # fmt: skip
@@ -163,7 +189,7 @@ def _columns() -> tuple[MetricInfo, ...]:
             f"How much of what chance leaves the better of two cross-validated readers reads of "
             f"the {what} in the {code} code: (accuracy - chance) / (1 - chance)."
         )
-        found.append(MetricInfo(name, "lower", None, 1.0, "share", 1, text))
+        found.append(MetricInfo(name, "lower", None, 1.0, "share", _VERSION, text))
     for what, kind in _WHAT.items():
         text = (
             f"(I(own code; factor) - I(other code; factor)) / H(factor), mean over {kind} factors; "
@@ -171,7 +197,7 @@ def _columns() -> tuple[MetricInfo, ...]:
         )
         higher: Direction = "higher"
         found.append(
-            MetricInfo(f"{what}_information_gap", higher, -1.0, 1.0, "share of H", 1, text)
+            MetricInfo(f"{what}_information_gap", higher, -1.0, 1.0, "share of H", _VERSION, text)
         )
     return tuple(found)
 
@@ -212,19 +238,21 @@ def findings(views: Mapping[str, Floats], request: EvaluationRequest, folds: int
     """
     from threadpoolctl import threadpool_limits
 
+    labels, recordings = request.test.labels, request.test.recordings
+    told = [f for f in request.scorable() if len(np.unique(labels[f.name])) > 1]
     with threadpool_limits(1):  # these matrices are too small to be shared out
         readings = {
             (code, factor.name, reader): read(
-                views[code], request.test.labels[factor.name], reader, folds=folds
+                views[code], labels[factor.name], reader, folds=folds, recordings=recordings
             )
             for code in _CODES
-            for factor in request.scorable()
+            for factor in told
             for reader in READERS
         }
     scores: dict[str, Score] = {}
     levels: dict[str, dict[str, float]] = {}
     for what, kind in _WHAT.items():
-        factors = [factor for factor in request.scorable() if factor.kind == kind]
+        factors = [factor for factor in told if factor.kind == kind]
         own, other = ("identity", "motion") if what == "identity" else ("motion", "identity")
         for code in _CODES:
             name = f"{code}_code_{what}_mlp_probe"
@@ -238,7 +266,12 @@ def findings(views: Mapping[str, Floats], request: EvaluationRequest, folds: int
             request,
             [(_better(readings, own, f), _better(readings, other, f)) for f in factors],
         )
-    return Findings(scores, long=_long(readings, request), chance=levels)
+    notes = [
+        f"leakage: '{factor.name}' is left out: the test clips show one class of it"
+        for factor in request.scorable()
+        if factor not in told
+    ]
+    return Findings(scores, long=_long(readings, request), chance=levels, notes=notes)
 
 
 def _better(
@@ -251,15 +284,14 @@ def _better(
 
 
 def _excess(reading: Reading) -> Floats:
-    left = 1 - reading.chance
-    return (reading.right - reading.chance) / left if left > 0 else reading.right - 1
+    return (reading.right - reading.chance) / (1 - reading.chance)
 
 
 def _mean(
     request: EvaluationRequest, found: list[Reading], values: Callable[[Reading], Floats]
 ) -> Score:
     if not found:
-        return Score(None, reason="no such factor can be probed")
+        return Score(None, reason=_NOTHING)
     mean = np.mean([values(reading) for reading in found], axis=0)
     return bootstrap_mean(
         mean, resamples=request.bootstrap, seed=request.seed, groups=identities(request)
@@ -267,9 +299,8 @@ def _mean(
 
 
 def _gap(request: EvaluationRequest, pairs: list[tuple[Reading, Reading]]) -> Score:
-    pairs = [pair for pair in pairs if pair[0].entropy > 0]
     if not pairs:
-        return Score(None, reason="no such factor has two classes among the test clips")
+        return Score(None, reason=_NOTHING)
 
     def gap(weights: Floats) -> Floats:  # [B, N] to [B]
         total = np.zeros(len(weights))

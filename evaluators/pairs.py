@@ -91,6 +91,7 @@ def subset(source: LabelledClips, rows: Integers) -> LabelledClips:
         labels={
             name: np.asarray(values, dtype=np.int64)[rows] for name, values in source.labels.items()
         },
+        recordings=None if source.recordings is None else source.recordings[rows],
     )
 
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.evaluators import toy
-from vdsm_bench.contracts import EvaluationRequest, LabelledClips
+from vdsm_bench.contracts import EvaluationRequest, Factor, LabelledClips
 from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators.leakage import METRICS, Leakage, findings, fold_of, read
 from vdsm_bench.evaluators.outputs import RenderedOutputs
@@ -111,6 +111,52 @@ def test_folds_are_even_in_every_class():
         counts = np.bincount(folds[labels == value], minlength=5)
         assert counts.max() - counts.min() <= 1
     assert np.array_equal(folds, fold_of(labels, 5, seed=1))
+
+
+def test_windows_of_one_recording_are_in_one_fold():
+    """What a recording looks like tells its label to who has seen another window of it."""
+    rng = np.random.default_rng(9)
+    recordings = np.repeat(rng.permutation(20), 6)
+    labels = rng.integers(3, size=20)[recordings]
+    codes = rng.normal(size=(20, 12))[recordings] + 0.05 * rng.normal(size=(120, 12))
+    folds = fold_of(labels, 5, 0, recordings)
+    assert all(len(np.unique(folds[recordings == one])) == 1 for one in range(20))
+    assert np.bincount(folds, minlength=5).tolist() == [24] * 5
+    assert read(codes, labels, "logistic").right.mean() > 0.95
+    assert read(codes, labels, "logistic", recordings=recordings).right.mean() < 0.6
+    windows = LabelledClips(
+        lambda rows: None, {f.name: labels % 2 for f in toy.FACTORS}, recordings
+    )
+    request = dataclasses.replace(REQUEST, test=windows)
+    found, _ = values(codes, codes, request)
+    assert found["identity_code_action_leakage"] < 0.6
+    with pytest.raises(DataError, match="two recordings"):
+        read(codes, labels, "mlp", recordings=np.zeros(120, int))
+
+
+def test_clips_of_recordings_of_their_own_are_dealt_one_by_one():
+    labels = np.arange(40) % 3
+    numbers = np.random.default_rng(3).permutation(40)
+    assert np.array_equal(fold_of(labels, 5, 2), fold_of(labels, 5, 2, numbers))
+
+
+def test_a_factor_of_one_class_is_left_out_and_said():
+    """A motion code that holds all of the identity leaks all of it, whatever the room is."""
+    room = Factor("room", "static", ("kitchen", "garden"))
+    labels = {**LABELS, "room": np.zeros(300, np.int64)}
+    request = dataclasses.replace(
+        REQUEST,
+        test=LabelledClips(lambda rows: None, labels),
+        factors=(*toy.FACTORS, room),
+    )
+    both = np.concatenate([STATIC, ACTION], axis=1)
+    found, result = values(STATIC, both, request)
+    assert found == values(STATIC, both)[0]
+    assert found["motion_code_identity_leakage"] == 1.0
+    assert "'room' is left out" in result.notes[0]
+    assert "room" not in {row.factor for row in result.long}
+    alone = dataclasses.replace(request, factors=(room, toy.FACTORS[2]))
+    assert "two classes" in values(STATIC, both, alone)[1].scores["identity_information_gap"].reason
 
 
 def test_information_is_between_nothing_and_the_entropy():

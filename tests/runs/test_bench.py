@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from tests.data.conftest import FACTORS, card, write_toy
-from vdsm_bench.config import DataSettings
+from vdsm_bench.config import DataSettings, EvaluationSettings
 from vdsm_bench.data.clips import evaluation_clips
 from vdsm_bench.data.store import RECORDING, ClipStore
 from vdsm_bench.data.store_writer import StoreWriter
+from vdsm_bench.evaluators.pairs import choose_clips
+from vdsm_bench.evaluators.suite import build_request
 from vdsm_bench.runs import bench
 from vdsm_bench.runs.bench import Bench, EvaluationClips
 
@@ -77,3 +79,13 @@ def test_what_clips_were_cut_from_counts_because_pairs_depend_on_it(tmp_path):
     assert halves.key != alone.key
     assert np.array_equal(pairs(named), pairs(alone))
     assert named.key == alone.key
+
+
+def test_scored_clips_know_their_recordings(tmp_path):
+    bench = _recorded(tmp_path / "halves", lambda clip: clip % 60)
+    request = build_request(
+        bench.scored, factors=FACTORS, settings=EvaluationSettings(clips=20, pairs=10)
+    )
+    rows = bench.scored_indices[choose_clips(len(bench.scored), 20)]
+    assert len(rows) == 20 > len(np.unique(request.test.recordings))
+    assert np.array_equal(request.test.recordings, rows % 60)

@@ -117,10 +117,13 @@ class LabelledClips:
     Attributes:
         clips: rows ``[n]`` to clips ``[n, T, C, H, W]``.
         labels: int64 class indices ``[N]`` per factor.
+        recordings: what each clip was cut from ``[N]``, equal numbers for one recording; None where
+            every clip is a recording of its own.
     """
 
     clips: ClipSource
     labels: Mapping[str, Integers]
+    recordings: Integers | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.labels.values()), ()))

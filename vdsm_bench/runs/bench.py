@@ -128,9 +128,10 @@ class Bench:
         return key
 
     def clips(self, indices: Integers) -> LabelledClips:
-        """Returns chosen clips, cut for evaluation, with their labels."""
+        """Returns chosen clips, cut for evaluation, with their labels and recordings."""
         labels = {name: values[indices] for name, values in self.store.labels.items()}
-        return LabelledClips(EvaluationClips(self.store, indices, self.data), labels)
+        clips = EvaluationClips(self.store, indices, self.data)
+        return LabelledClips(clips, labels, self.store.recordings[indices])
 
     @cached_property
     def train(self) -> LabelledClips:
