@@ -246,6 +246,14 @@ def test_a_value_of_another_type_is_refused(value):
         checked_value(int, "width", value, "encoders/wide")
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("argument", ["pose_scale", "pixel_scale", "pose_likeness", "pose_kl"])
+def test_a_number_that_is_not_finite_is_refused(argument, value):
+    given = 4 * [value] if argument == "pose_kl" else value
+    with pytest.raises(UsageError, match=f"models/vdsm: argument '{argument}'"):
+        BUILT_IN.check_arguments("models", "vdsm", {argument: given})
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "written"),
     [

@@ -67,11 +67,12 @@ def annotations_in_source(target: str) -> Mapping[str, Any]:
 def meanings_in_source(target: str) -> dict[str, str]:
     """Reads what the docstring of ``module:Class`` says of each argument, without importing it.
 
-    That is its section ``Args:``, a line ``name: meaning`` each, which may go on further indented.
+    That is its section ``Args:`` (of settings ``Attributes:``), a line ``name: meaning`` each,
+    which may go on further indented.
     """
     source = _class_in_source(target)
     text = ast.get_docstring(source[1]) if source is not None else None
-    section = re.search(r"^Args:\n((?:    .*\n?)+)", text or "", re.MULTILINE)
+    section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?)+)", text or "", re.MULTILINE)
     if section is None:
         return {}
     entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section[1], re.MULTILINE)
@@ -82,7 +83,7 @@ def checked_value(annotation: Any, key: str, value: Any, where: str) -> Any:
     """Checks a value, as JSON has it, against an annotation.
 
     Nothing is converted, so text is no number and true is no 1; but a list may stand for a tuple
-    and 1 for the float 1.0.
+    and 1 for the float 1.0. JSON has no infinity, and no number that is none.
 
     Returns:
         The value as JSON has it in the one way in which its annotation writes it.
@@ -93,7 +94,7 @@ def checked_value(annotation: Any, key: str, value: Any, where: str) -> Any:
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
     try:
-        config = ConfigDict(arbitrary_types_allowed=True)
+        config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=config)
     except PydanticUserError:  # BaseModel or dataclass: brings its own configuration
         adapter = TypeAdapter(annotation)

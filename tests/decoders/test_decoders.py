@@ -9,6 +9,7 @@ from vdsm_bench.decoders import upconvolution
 from vdsm_bench.decoders.mixture_of_experts import MixtureOfExpertsDecoder
 from vdsm_bench.decoders.single import SingleDecoder
 from vdsm_bench.errors import UsageError
+from vdsm_bench.registry import load_registry
 
 
 def _plain(inputs, weights, biases):
@@ -58,6 +59,13 @@ def test_single_decoder_equals_plain_transposed_convolutions():
         inputs = torch.cat([pose[b], w[b].expand(4, -1)], -1)
         expected = _plain(inputs, list(decoder.weights), list(decoder.biases))
         torch.testing.assert_close(decoder.logits(pose, w)[b], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [[0, 8], [8, -8], []])
+@pytest.mark.parametrize("name", ["mixture-of-experts", "single"])
+def test_widths_that_cannot_be_are_refused_before_anything_is_built(name, widths):
+    with pytest.raises(UsageError, match=f"decoders/{name}: argument 'widths'"):
+        load_registry().check_arguments("decoders", name, {"widths": widths})
 
 
 @pytest.mark.parametrize("outside", [3, 16])  # made as planes, and channels last

@@ -16,6 +16,7 @@ from vdsm_bench.encoders.blurred_stack import BlurredStack
 from vdsm_bench.encoders.timm_backbone import TimmEncoder
 from vdsm_bench.errors import UsageError
 from vdsm_bench.notation import parse_assignments
+from vdsm_bench.registry import load_registry
 
 CLIP = ClipShape(8, 3, 64, 64)
 
@@ -61,6 +62,17 @@ def test_the_blur_of_the_release():
 def test_frames_that_do_not_fit_are_refused():
     with pytest.raises(UsageError):
         BlurPoolEncoder(clip=ClipShape(8, 3, 32, 32), channels=(8, 8, 8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("blurpool", {"channels": [0, 8]}), ("blurpool", {"channels": []}),
+     ("blurpool-released", {"block_channels": [8, -8]}),
+     ("blurpool-released", {"block_channels": []}), ("blurpool-released", {"features": 0})],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused_before_anything_is_built(name, arguments):
+    with pytest.raises(UsageError, match=f"encoders/{name}: argument '{next(iter(arguments))}'"):
+        load_registry().check_arguments("encoders", name, arguments)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +131,29 @@ def test_pretrained_weights_see_the_mean_and_spread_that_they_have_learnt(monkey
     told = (shown - mean.view(3, 1, 1)) / std.view(3, 1, 1) if pretrained else shown
     torch.testing.assert_close(encoder(shown), encoder.backbone(told))
     assert not {"mean", "spread"} & set(encoder.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet18.no_such_weights", "cspresnet50d"])
+def test_weights_that_timm_does_not_have_are_refused_with_those_that_it_has(name):
+    with pytest.raises(UsageError, match=f"timm does not make {name}: .*pretrained") as refused:
+        TimmEncoder(clip=ClipShape(4, 3, 32, 32), backbone=name, pretrained=True)
+    assert f"list_pretrained('{name.partition('.')[0]}*')" in refused.value.hint
+
+
+def test_weights_that_do_not_download_say_what_to_do(run_python, tmp_path):
+    code = """
+from vdsm_bench.contracts import ClipShape
+from vdsm_bench.encoders.timm_backbone import TimmEncoder
+from vdsm_bench.errors import DataError
+try:
+    TimmEncoder(clip=ClipShape(4, 3, 32, 32), backbone="resnet10t", pretrained=True)
+except DataError as error:
+    print(error)
+"""
+    said = run_python(code, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)).stdout
+    assert "weights of timm's resnet10t do not download" in said
+    assert "HF_HOME=" in said
+    assert "model.encoder.pretrained=false" in said
 
 
 def test_timm_imports_in_a_fresh_process(run_python):

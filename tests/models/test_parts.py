@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -40,3 +42,9 @@ def test_poses_start_as_wide_as_the_model_is_told():
     assert widths[0.05].mean().item() == pytest.approx(0.05, rel=0.2)
     assert widths[0.3].mean().item() == pytest.approx(0.3, rel=0.2)
     assert widths[None].mean() > 0.5
+
+
+@pytest.mark.parametrize("told", [1e-30, 0.3, 1 / 24, 1000.0])
+def test_any_scale_is_one_to_start_at(told):
+    bias = build(pose_scale=told).pose_head.layer.bias[-1].item()
+    assert math.log1p(math.exp(-abs(bias))) + max(bias, 0.0) == pytest.approx(told, rel=1e-4)

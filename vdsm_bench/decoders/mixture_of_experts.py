@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
@@ -48,7 +49,7 @@ class MixtureOfExpertsDecoder(FrameDecoder):
         clip: ClipShape,
         pose_dim: int,
         identity_dim: int,
-        widths: tuple[int, ...] | None = None,
+        widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None,
         start: Literal["own-scale", "kept-scale", "shared-base", "torch"] = "kept-scale",
         first_picture: Literal["grey", "mean"] = "grey",
     ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameDecoder
@@ -34,7 +35,7 @@ class SingleDecoder(FrameDecoder):
         clip: ClipShape,
         pose_dim: int,
         identity_dim: int,
-        widths: tuple[int, ...] | None = None,
+        widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None,
         start: Literal["own-scale", "torch"] = "own-scale",
         first_picture: Literal["grey", "mean"] = "grey",
     ) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameEncoder
@@ -45,7 +46,7 @@ class BlurPoolEncoder(FrameEncoder):
         self,
         *,
         clip: ClipShape,
-        channels: tuple[int, ...] | None = None,
+        channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None,
         start: Literal["kept-signal", "torch"] = "kept-signal",
         first_colours: Literal["rgb", "decorrelated"] = "rgb",
     ) -> None:

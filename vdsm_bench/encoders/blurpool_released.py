@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vdsm_bench.contracts import ClipShape, FrameEncoder
@@ -45,8 +46,8 @@ class ReleasedBlurPoolEncoder(FrameEncoder):
         self,
         *,
         clip: ClipShape,
-        block_channels: tuple[int, ...] | None = None,
-        features: int = 256,
+        block_channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None,
+        features: PositiveInt = 256,
         activation: Literal["leaky-relu", "as-released"] = "leaky-relu",
         start: Literal["kept-signal", "torch"] = "kept-signal",
     ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vdsm_bench.contracts import ClipShape, FrameEncoder
-from vdsm_bench.errors import UsageError, suggest
+from vdsm_bench.errors import DataError, UsageError, suggest
 from vdsm_bench.optional import import_timm
 
 
@@ -20,7 +22,8 @@ class TimmEncoder(FrameEncoder):
             frames of the mean and spread that they have learnt from.
 
     Raises:
-        UsageError: no such backbone, or none for frames of this size.
+        UsageError: no such backbone, no such weights of it, or none for frames of this size.
+        DataError: the weights do not download.
     """
 
     mean: Tensor
@@ -37,9 +40,7 @@ class TimmEncoder(FrameEncoder):
                 f"timm has no backbone '{backbone}'{suggest(backbone, known)}.",
                 hint="python -c \"import timm; print(timm.list_models('*resnet*'))\"",
             )
-        self.backbone = timm.create_model(
-            backbone, pretrained=pretrained, num_classes=0, in_chans=clip.channels
-        )
+        self.backbone = _create(backbone, pretrained=pretrained, channels=clip.channels)
         told = self.backbone.pretrained_cfg if pretrained and clip.channels == 3 else {}
         for name, key, usual in (("mean", "mean", 0.0), ("spread", "std", 1.0)):
             values = torch.tensor(told.get(key) or [usual]).view(-1, 1, 1)
@@ -65,3 +66,23 @@ class TimmEncoder(FrameEncoder):
         """Returns features ``[N, feature_dim]``."""
         features: Tensor = self.backbone((frames - self.mean) / self.spread)
         return features
+
+
+def _create(backbone: str, *, pretrained: bool, channels: int) -> Any:
+    family = backbone.partition(".")[0]
+    try:
+        return import_timm().create_model(
+            backbone, pretrained=pretrained, num_classes=0, in_chans=channels
+        )
+    except OSError as error:
+        raise DataError(
+            f"The weights of timm's {backbone} do not download: {error}",
+            hint="the same command with a network, or HF_HOME=<a cache that holds them> before it; "
+            "to do without: model.encoder.pretrained=false",
+        ) from error
+    except RuntimeError as error:
+        raise UsageError(
+            f"timm does not make {backbone}: {error}",
+            hint=f"python -c \"import timm; print(timm.list_pretrained('{family}*'))\""
+            "   (those that have weights)",
+        ) from error

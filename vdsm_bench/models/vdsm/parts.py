@@ -79,7 +79,7 @@ def _start_scale_at(layer: nn.Linear, rows: slice, scale: float) -> None:
     """Makes the rows of a layer that feed a softplus start at one standard deviation."""
     with torch.no_grad():
         layer.weight[rows] *= 0.1
-        layer.bias[rows] = math.log(math.expm1(scale))
+        layer.bias[rows] = scale + math.log(-math.expm1(-scale))  # softplus' inverse
 
 
 class PoseHead(nn.Module):
