@@ -15,7 +15,8 @@ FLOORS = {
     "cells": "cells_floor",
     **dict.fromkeys(CORRUPTIONS, "corruptions_floor"),
 }
-#: gates that no constant answer may pass, however common its class is
+#: gates that no constant answer may pass, however common its class is; of ``cells`` the clips are
+#: to show two classes, which sets of fewer than six combinations cannot spare
 _BY_CLASS = ("test", "cells")
 
 

@@ -81,6 +81,36 @@ def test_the_gates_cells_are_a_tenth_and_leave_every_identity_and_action_in_trai
     assert per_action.max() - per_action.min() <= 1 + 0.2 * per_action.max()
 
 
+@pytest.mark.parametrize(("people", "actions"), [(2, 2), (2, 3), (4, 3), (4, 4), (5, 4)])
+def test_the_gate_of_a_small_set_asks_for_two_people_and_two_actions(people, actions, tmp_path):
+    factors = [
+        Factor("who", "static", tuple(map(str, range(people)))),
+        Factor("what", "dynamic", tuple(map(str, range(actions)))),
+    ]
+    rows = list(itertools.product(range(people), range(actions))) * 8
+    store = write_labels_only(tmp_path / "few", "few", factors, rows)
+    for seed in range(5):
+        splits = make_splits(store, "clips", seed)
+        gate, train = cells_of(store, splits.cells), cells_of(store, splits.train)
+        several = people * actions >= 6
+        assert len(gate) == 1 + several
+        assert len({who for who, _ in gate}) == len({what for _, what in gate}) == len(gate)
+        # no person is told by what they do alone
+        assert len(train) >= people + actions - 1
+        assert {who for who, _ in train} == set(range(people))
+        assert {what for _, what in train} == set(range(actions))
+
+
+def test_a_factor_of_one_class_is_named(tmp_path):
+    room = Factor("room", "static", ("kitchen", "garden"))
+    rows = [(*row, 0) for row in itertools.product(range(3), range(2), range(4))] * 4
+    store = write_labels_only(tmp_path / "room", "room", [*FACTORS, room], rows)
+    for rule in RULES:
+        splits = make_splits(store, rule)
+        assert splits.constant == ("room",)
+        assert "room" not in splits.unscorable
+
+
 def test_identities_are_held_out_whole_and_attributes_stay_known(store):
     splits = make_splits(store, "identities")
     people = [
@@ -114,7 +144,7 @@ def test_the_only_clip_of_somebody_is_for_training(lone, tmp_path):
     store = write_labels_only(tmp_path / "lone", "lone", factors, rows)
     for seed in range(20):
         splits = make_splits(store, "clips", seed)
-        assert splits.unscorable == ()
+        assert splits.unscorable == splits.constant == ()
         assert set(range(len(rows) - lone, len(rows))) <= set(splits.train)
 
 

@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from tests.data.conftest import FACTORS, card, write_toy
-from vdsm_bench.config import DataSettings, EvaluationSettings
+from vdsm_bench.config import DataSettings, EvaluationSettings, resolve
 from vdsm_bench.data.clips import evaluation_clips
 from vdsm_bench.data.store import RECORDING, ClipStore
 from vdsm_bench.data.store_writer import StoreWriter
@@ -11,6 +13,7 @@ from vdsm_bench.evaluators.pairs import choose_clips
 from vdsm_bench.evaluators.suite import build_request
 from vdsm_bench.runs import bench
 from vdsm_bench.runs.bench import Bench, EvaluationClips
+from vdsm_bench.runs.protocol import ScoringProtocol
 
 DATA = DataSettings(dataset="toy", image_size=8, frames=4, stride=1)
 
@@ -89,3 +92,16 @@ def test_scored_clips_know_their_recordings(tmp_path):
     rows = bench.scored_indices[choose_clips(len(bench.scored), 20)]
     assert len(rows) == 20 > len(np.unique(request.test.recordings))
     assert np.array_equal(request.test.recordings, rows % 60)
+
+
+def test_a_factor_of_one_class_is_scored_by_nobody_and_makes_other_rows(table, tmp_path):
+    bench = _recorded(tmp_path / "alone", lambda clip: clip)
+    config = resolve(table, model="toy", dataset="toy-squares", preset="smoke")
+    usual = ScoringProtocol(table, bench, config, "cpu")
+    splits = dataclasses.replace(bench.splits, constant=("shape",))
+    one = ScoringProtocol(table, dataclasses.replace(bench, splits=splits), config, "cpu")
+    assert usual.unscorable == {}
+    assert one.unscorable == {"shape": "all clips show one class of it"}
+    assert [factor.name for factor in one.request.scorable()] == ["colour", "action"]
+    assert one.judge_keys == usual.judge_keys
+    assert one.key == {**usual.key, "left_out": ["shape"]}

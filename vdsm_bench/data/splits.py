@@ -26,6 +26,8 @@ Rule = Literal["clips", "identities", "cells", "given"]
 VERSION = 1
 #: share of identity x action cells that only the judge's gate sees
 GATE_SHARE = 0.09
+#: cells that the gate needs: one alone shows one action of one person, which a constant may answer
+_LEAST_GATE = 2
 _TEST = {"clips": 0.25, "identities": 0.10, "cells": 0.10}
 #: identities that ``test`` needs under the rule ``identities``: a transfer has two
 _LEAST_TESTED = 2
@@ -47,6 +49,7 @@ class Splits:
         rule: what ``test`` holds out.
         unscorable: factors with held-out classes that never occur in ``train`` (an identity
             factor under the rule ``identities``): no judge can score them.
+        constant: factors of which only one class occurs: there is nothing to tell.
         content_key: short hex digest of dataset content, rule and indices.
     """
 
@@ -56,6 +59,7 @@ class Splits:
     cells: IntArray
     rule: Rule
     unscorable: tuple[str, ...]
+    constant: tuple[str, ...]
     content_key: str
 
     def parts(self) -> dict[str, IntArray]:
@@ -96,8 +100,9 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
         parts = _by_cell(store, cell_of, seed)
     # a given split may test cells that are trained on; those cannot be the gate's
     own = ~np.isin(cell_of[parts["train"]], cell_of[_held_out(parts)])
+    draw = generator(seed, "split", rule, "gate")
     train, gate = _take_cells(
-        store, parts["train"][own], cell_of, GATE_SHARE, generator(seed, "split", rule, "gate")
+        store, parts["train"][own], cell_of, GATE_SHARE, draw, least=_LEAST_GATE
     )
     train = np.concatenate([train, parts["train"][~own]])
     if rule == "clips":
@@ -118,6 +123,7 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
         **result,
         rule=rule,
         unscorable=_unscorable(store, result["train"], _held_out(result)),
+        constant=tuple(f.name for f in store.factors if np.ptp(store.labels[f.name]) == 0),
         content_key=key,
     )
 
@@ -248,10 +254,13 @@ def _take_cells(
     cell_of: IntArray,
     share: float,
     draw: np.random.Generator,
+    least: int = 1,
 ) -> tuple[IntArray, IntArray]:
     """Takes a share of the identity x action cells, spread evenly over identities and actions.
 
     Every identity keeps at least half of its cells (and one), every action at least one identity.
+    No fewer than ``least`` cells, but at most a third of few: of two people and two actions, two
+    cells less would leave each person one action of their own.
 
     Returns:
         The remaining clips and the clips of the taken cells.
@@ -262,7 +271,7 @@ def _take_cells(
     in_action = np.bincount(action)
     taken_of_action = np.zeros_like(in_action)
     taken: list[int] = []
-    wanted = max(1, round(share * len(cells)))
+    wanted = max(1, round(share * len(cells)), min(least, len(cells) // 3))
     for turn in range(max(map(len, own_cells.values()), default=0)):
         for who in draw.permutation(sorted(own_cells)):
             mine = own_cells[int(who)]

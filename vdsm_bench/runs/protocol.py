@@ -142,19 +142,25 @@ class ScoringProtocol:
             for evaluator in self.evaluators.values()
             for metric in evaluator.metrics
         }
+        constant = self.bench.splits.constant
         return {
             "judge": self.judge_hash,
             "part": self.bench.part,
             "pairs": tool(self.table, "pairs_version"),
             "metrics": dict(sorted(versions.items())),
+            # once they were scored: such rows are others
+            **({"left_out": list(constant)} if constant else {}),
         }
 
     @property
     def unscorable(self) -> dict[str, str]:
         """Factors that no judge can score, with the reason."""
-        rule = self.bench.splits.rule
-        reason = f"the split by {rule} holds out classes that training never shows"
-        return dict.fromkeys(self.bench.splits.unscorable, reason)
+        splits = self.bench.splits
+        unseen = f"the split by {splits.rule} holds out classes that training never shows"
+        return {
+            **dict.fromkeys(splits.unscorable, unseen),
+            **dict.fromkeys(splits.constant, "all clips show one class of it"),
+        }
 
     @cached_property
     def request(self) -> EvaluationRequest:
