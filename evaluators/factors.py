@@ -1,9 +1,13 @@
-"""MSD-Benchmark's multi-factor scores of a model's codes: interventions, frames, DCI."""
+"""MSD-Benchmark's multi-factor scores of a model's codes: interventions, frames, DCI.
+
+Of factors of one kind where one determines the other, such as who it is and the colour of the hair,
+the determined one is left out: what serves the one serves the other, and no model could score 1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -30,6 +34,7 @@ from vdsm_bench.evaluators.latents import (
     Explored,
     assign,
     compactness,
+    determined,
     explore,
     frame_consistency,
     intervention_score,
@@ -45,7 +50,7 @@ from vdsm_bench.seeding import generator
 _FRAMES_OF = 200
 
 
-def _info(name: str, definition: str, version: int = 1) -> MetricInfo:
+def _info(name: str, definition: str, version: int = 2) -> MetricInfo:
     return MetricInfo(name, "higher", 0.0, 1.0, "share", version, definition)
 
 
@@ -59,10 +64,10 @@ METRICS = (
     _info(
         "frame_consistency_swap",
         "Share of single frames judged to have the static factors that a swap should give them.",
-        version=2,
+        version=3,
     ),
-    _info("frame_consistency_clip", "Share of frames judged as most frames of their clip.", 2),
-    _info("frame_consistency_neighbours", "Share of neighbouring frames judged alike.", 2),
+    _info("frame_consistency_clip", "Share of frames judged as most frames of their clip.", 3),
+    _info("frame_consistency_neighbours", "Share of neighbouring frames judged alike.", 3),
     _info("dci_modularity", "How far every latent dimension serves one factor alone."),
     _info("dci_compactness", "How few latent dimensions serve a factor, mean over factors."),
     _info("dci_explicitness", "Share of test labels forests read from all dimensions, mean."),
@@ -105,6 +110,7 @@ class FactorScores(Evaluator):
         self, outputs: Outputs, request: EvaluationRequest, judge: Judge | None
     ) -> Findings:
         """Explores training codes, swaps dimensions of test codes and asks the judge."""
+        request, notes = _apart(request)
         reason = outputs.missing("codes") or outputs.missing("generations")
         factors = request.scorable()
         if request.train is None:
@@ -123,9 +129,9 @@ class FactorScores(Evaluator):
             [request.test.labels[factor.name] for factor in factors],
             request.seed,
         )
-        if judge is None:
-            return findings(request, explored, None)
-        return findings(request, explored, self._swap(outputs, request, judge, explored))
+        swaps = None if judge is None else self._swap(outputs, request, judge, explored)
+        found = findings(request, explored, swaps)
+        return replace(found, notes=[*notes, *found.notes])
 
     def _swap(
         self, outputs: Outputs, request: EvaluationRequest, judge: Judge, explored: Explored
@@ -224,6 +230,18 @@ def findings(request: EvaluationRequest, explored: Explored, swaps: Swaps | None
     unserved = [f.name for f, has in zip(factors, served, strict=True) if not has]
     notes = [f"no latent dimension serves '{name}'; it counts as the worst" for name in unserved]
     return Findings(scores, long=long, notes=notes)
+
+
+def _apart(request: EvaluationRequest) -> tuple[EvaluationRequest, list[str]]:
+    """Leaves out factors that another one of their kind determines; returns notes that say so."""
+    clips = [part for part in (request.train, request.test) if part is not None]
+    found: dict[str, str] = {}
+    for kind in ("static", "dynamic"):
+        names = [factor.name for factor in request.scorable(kind)]
+        found |= determined({n: np.concatenate([part.labels[n] for part in clips]) for n in names})
+    left_out = {name: f"'{other}' determines it" for name, other in found.items()}
+    notes = [f"factors: '{name}' is left out: {reason}" for name, reason in left_out.items()]
+    return replace(request, unscorable={**request.unscorable, **left_out}), notes
 
 
 def _dci(request: EvaluationRequest, explored: Explored) -> dict[str, Score]:

@@ -68,6 +68,28 @@ def explore(
     return Explored(np.stack(importance, axis=1), np.stack(right, axis=1))
 
 
+def determined(labels: Mapping[str, Integers]) -> dict[str, str]:
+    """Names the factors that another one determines, as who it is does the colour of the hair.
+
+    Args:
+        labels: ``[N]`` per factor.
+
+    Returns:
+        Factor to one that determines it; of two that determine each other the later is named.
+    """
+    left = list(labels)
+    found: dict[str, str] = {}
+    for name in reversed(list(labels)):
+        for other in left:
+            both = np.stack([labels[other], labels[name]])
+            alone = len(np.unique(labels[other]))
+            if other != name and np.unique(both, axis=1).shape[1] == alone:
+                found[name] = other
+                left.remove(name)
+                break
+    return found
+
+
 def assign(importance: Floats) -> Integers:
     """Gives every dimension to the factor it matters most to, ``[D]``; -1 where to none."""
     return np.where(importance.max(1) > 0, importance.argmax(1), -1).astype(np.int64)
@@ -117,7 +139,7 @@ def intervention_score(
         matrix: ``[..., K, F]`` with K = F: accuracy for the original label of factor f when only
             the dimensions of factor k are kept.
         floor: ``[..., F]``: share of swapped pairs whose labels of f are equal anyway; a perfect
-            model has A[k, k] = 1 and A[k, f] = floor[f].
+            model has A[k, k] = 1 and A[k, f] = floor[f], if no factor determines another.
         served: ``[F]``: whether the factor won any dimension; where not, its row counts as the
             worst: 0 on target, an error of 1 off target.
 

@@ -9,10 +9,12 @@ import torch
 
 from tests.evaluators import toy
 from tests.evaluators.known import Oracle
+from vdsm_bench.contracts import Factor
 from vdsm_bench.evaluators.factors import METRICS, FactorScores, _judge_frames
 from vdsm_bench.evaluators.latents import (
     assign,
     compactness,
+    determined,
     explore,
     frame_consistency,
     intervention_score,
@@ -21,6 +23,7 @@ from vdsm_bench.evaluators.latents import (
 )
 from vdsm_bench.evaluators.suite import evaluate
 
+WHO = Factor("who", "static", tuple("abcdef"))
 EVALUATORS = {"factors": FactorScores(repetitions=2)}
 
 
@@ -128,6 +131,48 @@ def test_a_perfect_model(oracle, judge, request_):
     assert long["intervention_keeping_action", "colour"] == pytest.approx(floor, abs=0.06)
     for score in result.scores.values():
         assert score.low is None or score.low <= score.value <= score.high
+
+
+def test_factors_that_another_one_determines_are_named():
+    who = np.arange(12)
+    labels = {"skin": who % 2, "who": who, "name": 11 - who, "hair": who // 6, "shop": who % 6}
+    assert determined(labels) == {"shop": "who", "hair": "who", "name": "who", "skin": "who"}
+    apart = {"skin": labels["skin"], "hair": labels["hair"], "room": 0 * who}
+    assert determined(apart) == {"room": "skin"}
+    assert determined({"room": 0 * who}) == {}
+
+
+class KnowsWho:
+    """A judge that is asked who it is, too: the colour and the shape together."""
+
+    def __init__(self, judge):
+        self.judge, self.factors = judge, (WHO, *judge.factors)
+
+    def predict(self, clips):
+        said = self.judge.predict(clips)
+        both = said["colour"][:, :, None] + said["shape"][:, None]
+        return {**said, "who": both.reshape(len(clips), -1)}
+
+
+def test_a_perfect_model_is_perfect_where_the_identity_determines_the_rest(oracle, judge, request_):
+    def named(clips):
+        who = 2 * clips.labels["colour"] + clips.labels["shape"]
+        return dataclasses.replace(clips, labels={**clips.labels, "who": who})
+
+    request = dataclasses.replace(
+        request_,
+        factors=(WHO, *request_.factors),
+        test=named(request_.test),
+        train=named(request_.train),
+    )
+    alone = dataclasses.replace(request, factors=(WHO, toy.FACTORS[2]))
+    found, wanted = (evaluate(oracle(), KnowsWho(judge), r, EVALUATORS) for r in (request, alone))
+    assert found.scores == wanted.scores
+    assert found.scores["intervention_score"].value >= 0.9
+    assert found.notes == [
+        "factors: 'shape' is left out: 'who' determines it",
+        "factors: 'colour' is left out: 'who' determines it",
+    ]
 
 
 def test_a_model_that_ignores_its_codes_scores_low(oracle, judge, request_):
