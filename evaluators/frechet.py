@@ -3,7 +3,9 @@
 d^2 = |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2)), the trace of the root from eigenvalues of the
 symmetric S1^(1/2) S2 S1^(1/2): a matrix root of singular covariances returns noise. Both sides have
 the same number of clips N, which is reported; real clips of the training set stand on one side,
-so that the floor (real test clips on the other) is what a perfect model would score.
+so that the floor (real test clips on the other) is what a model would score that regenerates them
+perfectly. Perfect transfers lie above it where some actions are rare: the pair list shows all of
+them evenly.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ _ORIGINS = {
 
 def _columns(origin: Origin) -> tuple[MetricInfo, ...]:
     how = _ORIGINS[origin]
-    version = 2 if origin == "prior" else 1  # 2: a kept code is shown as ``generate`` shows it
+    # prior 2: a kept code is shown as ``generate`` shows it; last: one draw's IS has no interval
+    version = 3 if origin == "prior" else 2
 
     def column(
         name: str, direction: Direction, low: float, high: float | None, unit: str, text: str
@@ -235,9 +236,7 @@ def _figures(logs: Floats, request: EvaluationRequest, factor: str) -> dict[str,
     rows = balanced(request.test.labels[factor])
     found = entropy_scores(logs[:, rows], **_bootstrap(request))
     alone = [entropies(draw[rows]).inception_score for draw in logs]
-    found["inception_score_of_a_repetition"] = Score(
-        float(np.mean(alone)), min(alone), max(alone), len(alone)
-    )
+    found["inception_score_of_a_repetition"] = Score(float(np.mean(alone)), n=len(alone))
     return found
 
 

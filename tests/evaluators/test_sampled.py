@@ -142,6 +142,7 @@ def test_hand_computed_accuracies(request_):
     long = {(row.metric, row.factor): row.score for row in result.long}
     alone = long["sampled_prior_inception_score_of_a_repetition_motion_kept", "action"]
     assert (alone.value, alone.n) == (pytest.approx(3.0), 2)
+    assert (alone.low, alone.high) == (None, None)  # two draws have no 95 % interval
 
 
 def test_one_hot_codes_are_the_labels(request_):
