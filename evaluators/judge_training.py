@@ -31,8 +31,8 @@ class TrainedJudge:
     """A judge and how it came about.
 
     Attributes:
-        judge: the network of the best epoch.
-        history: figures per epoch: training loss, validation loss and mean accuracy.
+        judge: the network of the epoch that was kept.
+        history: figures per epoch: training loss; validation loss and mean accuracy, if any.
         epoch: the epoch that was kept, counted from 0.
         n_train: clips it was trained on.
         train_digest: digest of their pixels and labels.
@@ -47,7 +47,7 @@ class TrainedJudge:
 
 def train_judge(
     train: LabelledClips,
-    validation: LabelledClips,
+    validation: LabelledClips | None,
     *,
     factors: Sequence[Factor],
     settings: JudgeSettings,
@@ -62,7 +62,7 @@ def train_judge(
 
     Args:
         train: real training clips.
-        validation: real clips that choose the epoch.
+        validation: real clips that choose the epoch; where there are none the last one is kept.
         factors: what is judged; leave out factors that cannot be scored.
         settings: epochs, batch size, learning rate, width.
         choice: architecture and seed; the first of the settings if None.
@@ -77,7 +77,8 @@ def train_judge(
     if not factors:
         raise ProtocolError("No factor can be judged: every one is unscorable.")
     n = check_labels(train.labels, factors, "judge, training clips")
-    check_labels(validation.labels, factors, "judge, validation clips")
+    if validation is not None:
+        check_labels(validation.labels, factors, "judge, validation clips")
     if n < 2:
         raise DataError(f"The judge needs at least two training clips, got {n}.")
     first = train.clips(np.zeros(1, dtype=np.int64))
@@ -133,7 +134,7 @@ def augment(clip: Tensor, rng: np.random.Generator) -> Tensor:
 def _fit(
     network: JudgeNetwork,
     train: LabelledClips,
-    validation: LabelledClips,
+    validation: LabelledClips | None,
     settings: JudgeSettings,
     seed: int,
     progress: EpochProgress | None,
@@ -145,7 +146,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(settings.epochs * batches))
     history: list[Mapping[str, float]] = []
     best: dict[str, Tensor] = {}
-    mark, kept = (-1.0, -math.inf), 0
+    best_mark, kept = (-1.0, -math.inf), 0
     for epoch in range(settings.epochs):
         rng = generator(seed, "judge", "epoch", epoch)
         network.train()
@@ -164,15 +165,14 @@ def _fit(
                 "the learning rate is too high.",
                 hint="--set judge.learning_rate=0.0003",
             )
-        accuracy, loss_there = _validate(network, validation, settings.batch_size, device)
-        figures = {
-            "loss": total / len(train),
-            "validation_loss": loss_there,
-            "validation_accuracy": accuracy,
-        }
+        figures, mark = {"loss": total / len(train)}, (float(epoch), 0.0)
+        if validation is not None:
+            accuracy, loss_there = _validate(network, validation, settings.batch_size, device)
+            figures |= {"validation_loss": loss_there, "validation_accuracy": accuracy}
+            mark = accuracy, -loss_there
         history.append(figures)
-        if (accuracy, -loss_there) > mark:
-            mark, kept = (accuracy, -loss_there), epoch
+        if mark > best_mark:
+            best_mark, kept = mark, epoch
             best = {key: value.clone() for key, value in network.state_dict().items()}
         if progress is not None:
             progress(epoch + 1, settings.epochs, figures)

@@ -2,10 +2,10 @@
 
 Published under it: 93.33 (MUG) and 99.53 (Sprites). What is kept of it: the judge learns from the
 evaluation clips, real and regenerated ones mixed, drawn with replacement so that about half of the
-clips it is tried on were learnt; agreement of two predictions, not with the label; entropies of
-heads of different sizes averaged, ln IS instead of IS. What is mended: gradients are zeroed, the
-judge stands in evaluation mode, everything is seeded. How the authors combined their heads into
-one number is not known; here it is the mean over heads.
+clips it is tried on were learnt, and its last epoch; agreement of two predictions, not with the
+label; entropies of heads of different sizes averaged, ln IS instead of IS. What is mended:
+gradients are zeroed, the judge stands in evaluation mode, everything is seeded. How the authors
+combined their heads into one number is not known; here it is the mean over heads.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CLEAN = "the same under the gated judge, which saw training clips only"
 
 METRICS = (
     MetricInfo(
-        "notebook_agreement", "higher", 0.0, 1.0, "share", 1,
+        "notebook_agreement", "higher", 0.0, 1.0, "share", 2,
         f"Share of clips judged alike as they are and regenerated, mean over heads ({_DIRTY}).",
     ),
     MetricInfo(
@@ -54,7 +54,7 @@ METRICS = (
         f"Share of test clips judged alike as they are and regenerated, over heads ({_CLEAN}).",
     ),
     MetricInfo(
-        "notebook_ln_inception_score", "higher", 0.0, None, "nats", 1,
+        "notebook_ln_inception_score", "higher", 0.0, None, "nats", 2,
         f"ln IS of clips drawn from the prior, mean over heads ({_DIRTY}).",
     ),
     MetricInfo(
@@ -62,11 +62,11 @@ METRICS = (
         f"ln IS of clips drawn from the prior, mean over heads ({_CLEAN}).",
     ),
     MetricInfo(
-        "notebook_H_y", "higher", 0.0, None, "nats", 1,
+        "notebook_H_y", "higher", 0.0, None, "nats", 2,
         f"H(y) of clips drawn from the prior, mean over heads ({_DIRTY}).",
     ),
     MetricInfo(
-        "notebook_H_y_given_x", "lower", 0.0, None, "nats", 1,
+        "notebook_H_y_given_x", "lower", 0.0, None, "nats", 2,
         f"H(y|x) of clips drawn from the prior, mean over heads ({_DIRTY}).",
     ),
 )  # fmt: skip
@@ -96,10 +96,10 @@ class Notebook(Evaluator):
             reason = "there is no judge"
         if reason is not None or judge is None:
             return Findings({m.name: Score(None, reason=reason) for m in METRICS})
-        tried, mixed = mixed_clips(outputs, request)
+        tried, taught = mixed_clips(outputs, request)
         dirty: Judge = train_judge(
-            mixed["train"],
-            mixed["test"],
+            taught,
+            None,
             factors=request.scorable(),
             settings=JudgeSettings(epochs=self.epochs),
             device=request.device,
@@ -123,26 +123,19 @@ class Notebook(Evaluator):
         return Findings(scores, long=long, notes=[f"notebook_*: {_DIRTY}; never a headline"])
 
 
-def mixed_clips(
-    outputs: Outputs, request: EvaluationRequest
-) -> tuple[Integers, dict[str, LabelledClips]]:
+def mixed_clips(outputs: Outputs, request: EvaluationRequest) -> tuple[Integers, LabelledClips]:
     """Draws the notebook's clips: N of N with replacement, the first 30 % tried, the rest taught.
 
     Returns:
-        The rows that are tried, and for ``train`` and ``test`` the drawn clips, every one twice:
-        as it is, and regenerated under the label of its source.
+        The rows that are tried, and the clips that are taught, every one twice: as it is, and
+        regenerated under the label of its source.
     """
     n = len(request.test)
     drawn = generator(request.seed, "notebook", n).integers(n, size=n)
     cut = max(1, round(_TRIED * n))
-    parts = {"test": drawn[:cut], "train": drawn[cut:]}
-    return parts["test"], {
-        name: LabelledClips(
-            _both(outputs, request, rows),
-            {factor: np.tile(values[rows], 2) for factor, values in request.test.labels.items()},
-        )
-        for name, rows in parts.items()
-    }
+    rows = drawn[cut:]
+    labels = {name: np.tile(values[rows], 2) for name, values in request.test.labels.items()}
+    return drawn[:cut], LabelledClips(_both(outputs, request, rows), labels)
 
 
 def _both(

@@ -10,6 +10,7 @@ from vdsm_bench.contracts import ClipShape, Factor, LabelledClips
 from vdsm_bench.errors import ContractError, DataError, DivergedError, ProtocolError
 from vdsm_bench.evaluators.judge import NeuralJudge
 from vdsm_bench.evaluators.judge_examination import examine
+from vdsm_bench.evaluators.judge_gates import ask_gates
 from vdsm_bench.evaluators.judge_networks import ARCHITECTURES, build_network
 from vdsm_bench.evaluators.judge_training import augment, train_judge
 
@@ -221,18 +222,28 @@ def test_the_best_epoch_on_validation_clips_is_kept(train, validation, settings)
     assert np.mean(list(found.values())) == pytest.approx(best)
 
 
-def test_the_loss_of_a_chance_judge_is_the_entropy_of_its_labels():
-    """Labels that no clip tells: the judge cannot do better than chance, and the gate sees it."""
-    of = toy.labels(120, seed=0)
-    clips = toy.draw(of, seed=0)
-    shuffled = {k: np.random.default_rng(1).permutation(v) for k, v in of.items()}
+def test_without_validation_clips_the_last_epoch_is_kept(train):
+    settings = FAST.model_copy(update={"epochs": 2})
+    trained = train_judge(train, None, factors=toy.FACTORS, settings=settings)
+    assert trained.epoch == 1
+    assert [set(figures) for figures in trained.history] == [{"loss"}] * 2
+
+
+def test_the_loss_of_a_chance_judge_is_the_entropy_of_its_labels(settings):
+    """Labels that no clip tells: three epochs, enough for a loss below 1, leave it at chance."""
+    of = toy.labels(240, seed=0)
+    clips, untold = toy.draw(of, seed=0), toy.labels(240, seed=1)
     trained = train_judge(
-        toy.source(clips, shuffled),
-        toy.source(clips, shuffled),
+        toy.source(clips, untold),
+        toy.make(90, seed=5),
         factors=toy.FACTORS,
-        settings=JudgeSettings(epochs=1, width=4),
+        settings=settings.model_copy(update={"epochs": 3}),
     )
-    assert max(examine(trained.judge, toy.make(90, seed=5)).accuracy.values()) < 0.8
+    entropy = sum(np.log(len(factor.classes)) for factor in toy.FACTORS)
+    assert trained.history[-1]["validation_loss"] == pytest.approx(entropy, rel=0.1)
+    found = examine(trained.judge, toy.make(90, seed=5))
+    with pytest.raises(ProtocolError, match="test gate: 'colour'.*'shape'.*'action'"):
+        ask_gates({"chance": {"test": found}}, JudgeSettings())
 
 
 def test_augmentation_keeps_the_clip_a_clip_and_moves_all_frames_alike():

@@ -7,27 +7,45 @@ import pytest
 import torch
 
 from tests.evaluators.known import Oracle
+from vdsm_bench.evaluators import notebook
+from vdsm_bench.evaluators.judge_training import train_judge
 from vdsm_bench.evaluators.notebook import METRICS, Notebook, mixed_clips
 from vdsm_bench.evaluators.outputs import RenderedOutputs, SubjectOutputs
 from vdsm_bench.evaluators.suite import evaluate
+from vdsm_bench.seeding import generator
 
 EVALUATORS = {"vdsm-notebook": Notebook(epochs=3)}
 
 
 def test_the_notebook_s_clips_repeat_and_leak_as_theirs_did(request_):
     outputs = SubjectOutputs(Oracle(request_.test), request_)
-    tried, parts = mixed_clips(outputs, request_)
+    tried, taught = mixed_clips(outputs, request_)
     n = len(request_.test)
     assert len(tried) == round(0.3 * n)
-    assert len(parts["train"]) == 2 * (n - len(tried))  # real and regenerated
-    rows = np.arange(len(tried))
-    assert torch.equal(parts["test"].clips(rows), request_.test.clips(tried))
-    assert torch.equal(parts["test"].clips(rows + len(tried)), outputs.reconstructions(tried))
-    both = parts["test"].labels["action"]
-    assert np.array_equal(both[rows], both[rows + len(tried)])
-    shown = parts["train"].clips(np.arange(n - len(tried)))
+    rows = np.arange(n - len(tried))
+    assert len(taught) == 2 * len(rows)  # real and regenerated
+    drawn = generator(request_.seed, "notebook", n).integers(n, size=n)[len(tried) :]
+    shown = taught.clips(rows)
+    assert torch.equal(shown, request_.test.clips(drawn))
+    assert torch.equal(taught.clips(rows + len(rows)), outputs.reconstructions(drawn))
+    assert np.array_equal(
+        taught.labels["action"], np.tile(request_.test.labels["action"][drawn], 2)
+    )
     leaked = [bool((shown == clip).flatten(1).all(1).any()) for clip in request_.test.clips(tried)]
     assert 0.2 < np.mean(leaked) < 0.8  # about half of what is tried was taught
+
+
+def test_its_judge_is_of_the_last_epoch_and_chosen_on_no_clip(judge, request_, monkeypatch):
+    asked = []
+
+    def watched(taught, validation, **settings):
+        trained = train_judge(taught, validation, **settings)
+        asked.append((validation, trained.epoch))
+        return trained
+
+    monkeypatch.setattr(notebook, "train_judge", watched)
+    evaluate(Oracle(request_.test), judge, request_, EVALUATORS)
+    assert asked == [(None, 2)]
 
 
 def test_a_good_model(judge, request_):
