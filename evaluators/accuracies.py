@@ -39,7 +39,7 @@ ALL = "all"
 
 
 def _share(name: str, direction: Literal["higher", "lower"], definition: str) -> MetricInfo:
-    return MetricInfo(name, direction, 0.0, 1.0, "share", 1, definition)
+    return MetricInfo(name, direction, 0.0, 1.0, "share", 2, definition)
 
 
 METRICS = (

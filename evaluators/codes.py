@@ -142,7 +142,7 @@ def _column(code: str, what: str, wanted: bool) -> MetricInfo:
         0.0,
         1.0,
         "share",
-        1,
+        2,
         f"Share of test labels that logistic regression reads from the {code} code ({kind}).",
     )
 

@@ -40,7 +40,7 @@ READERS: tuple[Reader, ...] = ("logistic", "mlp")
 #: share of every answer that is spread over all classes: no label is impossible
 _DOUBT = 1e-3
 _STEPS, _HIDDEN = 100, 32
-_VERSION = 2  # recordings stay in one fold, factors of one class are left out
+_VERSION = 3  # recordings stay in one fold, factors of one class are left out
 _CODES = ("identity", "motion")
 _WHAT = {"identity": "static", "action": "dynamic"}
 _NOTHING = "no such factor that can be judged has two classes among the test clips"

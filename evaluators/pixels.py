@@ -32,7 +32,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 METRICS = (
     MetricInfo(
-        "mse", "lower", 0.0, 1.0, "squared intensity", 1, "Mean squared error of regenerated clips."
+        "mse", "lower", 0.0, 1.0, "squared intensity", 2, "Mean squared error of regenerated clips."
     ),
     MetricInfo(
         "psnr",
@@ -40,7 +40,7 @@ METRICS = (
         0.0,
         PSNR_CEILING,
         "dB",
-        1,
+        2,
         "Peak signal-to-noise ratio per clip, -10 log10 MSE, cut off at 100 dB; mean over clips.",
     ),
     MetricInfo(
@@ -49,7 +49,7 @@ METRICS = (
         -1.0,
         1.0,
         "index",
-        1,
+        2,
         "Structural similarity, 11 x 11 Gaussian window (sigma 1.5), mean over the clip.",
     ),
 )

@@ -9,8 +9,8 @@ import numpy as np
 from vdsm_bench.contracts import EvaluationRequest, Floats, Integers, Score
 from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators.pairs import joint_classes
-from vdsm_bench.resampling import interval
 from vdsm_bench.seeding import generator
+from vdsm_bench.significance import enough_groups, interval
 
 #: largest number of drawn indices held at once
 _CHUNK = 4_000_000
@@ -40,7 +40,8 @@ def bootstrap_mean(
         seed: seed of the resamples.
         level: coverage of the interval.
         groups: identities behind every value, ``[n]`` or ``[n, 2]`` (of A and of B): then the
-            interval over identities is computed too, where there are two or more.
+            interval over identities is computed too, where there are enough of them, see
+            :func:`~vdsm_bench.significance.interval`.
 
     Returns:
         Mean, lower and upper end, n; and the interval over identities.
@@ -57,8 +58,8 @@ def bootstrap_mean(
     means = _resampled_means(flat, resamples, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     by_identity = None
-    if groups is not None and all(len(np.unique(side)) > 1 for side in np.atleast_2d(groups.T)):
-        by_identity = interval(flat, groups, resamples=resamples, seed=seed, level=level)
+    if groups is not None and enough_groups(groups):
+        by_identity = interval(flat, groups, level=level)
     return Score(float(flat.mean()), float(low), float(high), len(flat), by_identity=by_identity)
 
 

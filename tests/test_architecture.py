@@ -14,7 +14,7 @@ TIERS = {
     "vdsm_bench.optional": 1,
     "vdsm_bench.initialisation": 1,
     "vdsm_bench.kernels": 1,
-    "vdsm_bench.resampling": 1,
+    "vdsm_bench.significance": 1,
     "vdsm_bench.contracts": 1,
     "vdsm_bench.signatures": 1,
     "vdsm_bench.registry": 2,
@@ -36,7 +36,7 @@ TIERS = {
 }
 #: modules without any knowledge of the frame, which components may use too
 LEAVES = (
-    "errors", "seeding", "config", "optional", "files", "initialisation", "kernels", "resampling",
+    "errors", "seeding", "config", "optional", "files", "initialisation", "kernels", "significance",
 )  # fmt: skip
 COMPONENTS = ("encoders", "decoders", "models", "evaluators", "baselines")
 

@@ -87,7 +87,7 @@ def leaderboard(runs_dir: Path) -> list[Row]:
     finished = [(_done_row(group), group) for group in done.values()]
     _tell_judges_apart(finished, [judges for _, judges in done])
     if len(finished) > 1:
-        from vdsm_bench.boards.ranking import rank_rows  # NumPy, only where there is a contest
+        from vdsm_bench.boards.ranking import rank_rows  # SciPy, only where there is a contest
 
         rank_rows(finished)
     rows += [row for row, _ in finished]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vdsm_bench.errors import DataError
-from vdsm_bench.resampling import Floats, Integers, ranks
 from vdsm_bench.runs.folder import CellRecord
 from vdsm_bench.runs.pairs_table import PairsTable, read_pairs
+from vdsm_bench.significance import Floats, Integers, enough_groups, ranks
 
 #: the column that models are ranked by: all of the identity and the action at once
 RANKED_BY = "transfer_accuracy"
@@ -28,13 +28,13 @@ def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> No
     """Fills ``rank`` of rows that were scored on the same pairs under the same protocol.
 
     A row's rank is 1 + the number of rows that are better beyond doubt; ``=`` behind it says that
-    some other row cannot be told apart from it. The chance that any two equal models of a table
-    are told apart is at most 5 % (paired, over identities and seeds, Holm).
+    some other row cannot be told apart from it. That any two equal models of a table are told apart
+    has a nominal chance of 5 % (paired, over identities and seeds, Holm).
 
     Args:
         rows: rows of finished models, each with the cells (seeds) behind it. Rows that have no
-            other to be compared with, fewer than two pairs, or no readable ``pairs.csv`` of
-            numbers keep an empty rank.
+            other to be compared with, pairs of fewer than four identities, or no readable
+            ``pairs.csv`` of numbers keep an empty rank.
     """
     tables: dict[Any, list[_Entrant]] = {}
     for row, cells in rows:
@@ -46,9 +46,10 @@ def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> No
         if any(one.ids != first.ids or RANKED_BY not in one.columns for one in found):
             continue
         values = np.array([one.columns[RANKED_BY] for one in found])
-        if values.shape[1] < 2 or not np.isfinite(values).all():
+        identities = np.array(first.identities)
+        if not enough_groups(identities) or not np.isfinite(values).all():
             continue
-        entrant = _Entrant(row, values, np.array(first.identities))
+        entrant = _Entrant(row, values, identities)
         tables.setdefault(_key(row, cells[0], first), []).append(entrant)
     for entrants in tables.values():
         if len(entrants) > 1:
@@ -63,9 +64,6 @@ def _key(row: dict[str, Any], cell: CellRecord, pairs: PairsTable) -> Any:
 
 
 def _rank(entrants: Sequence[_Entrant]) -> None:
-    groups = entrants[0].identities
-    if any(len(np.unique(side)) < 2 for side in groups.T):
-        groups = np.arange(len(groups))
-    found = ranks([entrant.values for entrant in entrants], groups)
+    found = ranks([entrant.values for entrant in entrants], entrants[0].identities)
     for entrant, (place, tied) in zip(entrants, found, strict=True):
         entrant.row["rank"] = f"{place}{'=' if tied else ''}"

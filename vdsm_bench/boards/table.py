@@ -24,7 +24,7 @@ _MAIN = {
 _MORE = {"mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
 _RANK_FOOT = (
     "rank: 1 + the models that are better beyond doubt by transfer accuracy; = : tied, some other"
-    " model cannot be told apart (paired over identities, Holm, 5 % for the whole table)"
+    " model cannot be told apart (paired over identities, Holm, nominally 5 % for the whole table)"
 )
 _FOOT = (
     "consist: consistent accuracy · both: transfer accuracy · leak.a: action of the identity clip"

@@ -56,7 +56,7 @@ class Score:
         high: its upper end.
         n: clips or pairs behind it.
         reason: why there is no value.
-        by_identity: ends of the 95 % interval over identities, which are drawn whole, or None.
+        by_identity: ends of the 95 % interval over identities, or None.
     """
 
     value: float | None
