@@ -7,7 +7,7 @@ element. The watchers count what a step really issues, inside autograd functions
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +23,24 @@ from vdsm_bench.models.vdsm.model import VDSM
 _ADAM_BYTES = 28  # weight, gradient and two moments are read, three of them written, 4 bytes each
 
 
-def operations(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> dict[str, float]:
+def operations(
+    vdsm: VDSM, clip: tuple[int, ...], stage: str, *, pairs: bool = False
+) -> dict[str, float]:
     """Returns the floating-point operations of one step's loss and gradients, by part.
 
     Args:
         vdsm: with the mixture of experts and the convolutions of the paper.
         clip: ``(B, T, C, H, W)`` of the batch.
         stage: ``pretrain`` or ``sequence``; in ``sequence`` the encoder has seen the frames before
-            the first step and experts are not trained, but the blended weights need gradients,
-            for s.
+            the first step and experts are not trained, but unless the identity is frozen the
+            blended weights need gradients, for s.
+        pairs: whether clips are joined of two halves, which may have weights of their own.
     """
     b, t, _, height, width = clip
     pretrain = stage == "pretrain"
+    weighed = pretrain or not vdsm.identity_frozen  # whether blended weights get gradients
+    if pretrain and pairs and vdsm.identity_from == "partner":
+        b, t = 2 * b, t // 2
     first, *banks = [bank.shape for bank in _banks(vdsm)]
     k_z, channels = vdsm.pose_dim, first[-2]
     per_clip = 2 * vdsm.identity_dim * 16 * channels
@@ -49,9 +55,9 @@ def operations(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> dict[str, float
         matrices += [p.numel() for p in cells.parameters() if p.ndim == 2]
         rnn = 3 * 2 * b * t * sum(matrices)
     return {
-        "decoder": 3.0 * b * (t * per_frame + per_clip),
+        "decoder": (3.0 if weighed else 2.0) * b * (t * per_frame + per_clip),
         "encoder": float(b * t * _encoder(vdsm, height, width)) if pretrain else 0.0,
-        "blend": 2.0 * b * weights * (3 if pretrain else 2),
+        "blend": 2.0 * b * weights * (3 if pretrain else 2 if weighed else 1),
         "rnn": float(rnn),
     }
 
@@ -147,16 +153,37 @@ class _Moved(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if not func.is_view:
-            read = sum(_size(leaf) for leaf in tree_leaves((args, kwargs)))
-            mutated = sum(
-                sum(_size(leaf) for leaf in tree_leaves(value))
-                for argument, value in zip(func._schema.arguments, args, strict=False)
-                if argument.alias_info is not None and argument.alias_info.is_write
-            )
-            written = mutated or sum(_size(leaf) for leaf in tree_leaves(result))
-            self.bytes += read + written
+        if not func.is_view and not _reserves(func):
+            given = {**dict(zip(_names(func), args, strict=False)), **kwargs}
+            filled = {name for name in given if name in _written(func, filled=True)}
+            read = _bytes(value for name, value in given.items() if name not in filled)
+            written = _bytes(given[name] for name in _written(func) if name in given)
+            self.bytes += read + (written or _bytes([result]))
         return result
+
+
+def _reserves(func: Any) -> bool:
+    """Whether an operator but sets memory aside."""
+    return "empty" in func._schema.name.partition("::")[2].split("_")
+
+
+def _names(func: Any) -> list[str]:
+    return [argument.name for argument in func._schema.arguments]
+
+
+def _written(func: Any, *, filled: bool = False) -> list[str]:
+    """Returns the arguments an operator writes to; with ``filled`` those it does not read."""
+    return [
+        argument.name
+        for argument in func._schema.arguments
+        if argument.alias_info is not None
+        and argument.alias_info.is_write
+        and (argument.kwarg_only or not filled)
+    ]
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    return sum(_size(leaf) for leaf in tree_leaves(list(values)))
 
 
 def _size(leaf: Any) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks import machine
-from benchmarks.history import describe, record, table
+from benchmarks.history import describe, device_name, record, table
 from vdsm_bench.devices import prepare_process
 from vdsm_bench.evaluators.judge import NeuralJudge, Verdict
 from vdsm_bench.evaluators.outputs import SubjectOutputs
@@ -140,7 +140,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     work = newest["processor_seconds_by_evaluator"]
     rows = [
         (
-            run["date"][:16], run["commit"], run["machine"]["device"], run["machine"]["threads"],
+            run["date"][:16], run["commit"], device_name(run["machine"]), run["machine"]["threads"],
             run["dataset"], run["transfers"], f"{run['seconds']:.1f}",
             f"{run['processor_seconds']:.1f}", f"{run['judge_share']:.0%}",
         )

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.forms import Task
-from benchmarks.history import describe, record, table
+from benchmarks.history import describe, device_name, record, table
 from benchmarks.machine import at_least_once
 from vdsm_bench.boards.figures import to_bytes, write_gif
 from vdsm_bench.data.clips import downscale, to_unit
@@ -82,7 +82,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: a line for each setting of every run, the newest first."""
     rows = [
         (
-            run["date"][:16], run["commit"], run["machine"]["device"], run["machine"]["threads"],
+            run["date"][:16], run["commit"], device_name(run["machine"]), run["machine"]["threads"],
             row["setting"], _span(row["generating"]), _span(row["with_gifs"]),
             row.get("saved", "what was generated"),
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.forms import Task, program_step
-from benchmarks.history import describe, record, table
+from benchmarks.history import describe, device_name, record, table
 from benchmarks.machine import at_least_once, known
 from benchmarks.step import STAGES
 from benchmarks.worker import WARM_UP, block, timed
@@ -77,7 +77,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: a line for each stage and size of every run, the newest first."""
     rows = [
         (
-            run["date"][:16], run["commit"], run["machine"]["device"], row["stage"], row["size"],
+            run["date"][:16], run["commit"], device_name(run["machine"]), row["stage"], row["size"],
             ", ".join(f"{at}: {1000 * s:.0f}" for at, s in row["seconds"].items()),
             f"{row['exponent']:.2f}",
         )

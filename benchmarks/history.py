@@ -11,6 +11,8 @@ from typing import Any
 from benchmarks import machine
 from vdsm_bench.files import now, read_json, write_json, write_text
 
+#: what is measured, before anything is: a commit made meanwhile is another
+_COMMIT = machine.commit()
 #: makes the body of a page from runs, newest first
 Render = Callable[[Sequence[dict[str, Any]]], str]
 
@@ -29,7 +31,7 @@ def record(
     """
     run = {
         "date": now(),
-        "commit": machine.commit(),
+        "commit": _COMMIT,
         "command": " ".join(["python -m", f"benchmarks.{name}", *_options()]),
         "machine": about,
         **results,
@@ -58,6 +60,11 @@ def describe(run: dict[str, Any]) -> str:
     words += [" ".join(facts.pop("flags", [])), f"{memory} GB" if memory else ""]
     words += [f"{key.replace('_', ' ')} {value}" for key, value in facts.items()]
     return f"{run['date']}, commit {run['commit']}: {', '.join(word for word in words if word)}."
+
+
+def device_name(about: dict[str, Any]) -> str:
+    """Returns what computed: the GPU, or the processor."""
+    return str(about["processor"] if about["device"] == "cpu" else about["device"])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.history import describe, record, table
+from benchmarks.history import describe, device_name, record, table
 from vdsm_bench.config import resolve
 from vdsm_bench.registry import registry
 from vdsm_bench.runs.judging import open_protocol
@@ -45,7 +45,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: a line for every run, the newest first."""
     rows = [
         (
-            run["date"][:16], run["commit"], run["machine"]["device"], run["machine"]["threads"],
+            run["date"][:16], run["commit"], device_name(run["machine"]), run["machine"]["threads"],
             f"{run['dataset']} ({run['preset']})", run["training_clips"], run["epochs"],
             run["judges"], f"{run['seconds']:.1f}", f"{run['processor_seconds']:.1f}",
         )

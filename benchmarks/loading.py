@@ -3,8 +3,9 @@
 Both give uint8 batches ``[B, T, C, H, W]`` of random windows of the same frames, on the device that
 trains; the cast to float32 costs the same behind any loader and has rows of its own. The
 npz files are what people write first: one uncompressed file per clip, at the size that is trained.
-Rounds alternate. On a CPU the clock counts the processor time of the process, so that other work
-on the machine does not count; on a GPU it is the wall clock, after waiting for the device::
+Rounds alternate. On a CPU the clock counts the processor time of the process, of all its threads,
+so that other work on the machine does not count; on a GPU it is the wall clock, after waiting for
+the device::
 
     python -m benchmarks.loading
 """
@@ -26,11 +27,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import machine
-from benchmarks.history import describe, record, table
+from benchmarks.history import describe, device_name, record, table
 from vdsm_bench.contracts import DatasetCard, Factor
 from vdsm_bench.data.clips import ClipSampler, downscale, to_unit
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.data.store_writer import StoreWriter
+from vdsm_bench.devices import prepare_process
 
 STORED, LENGTH, BATCH = 64, 32, 20
 _PLAIN, _CAST = "npz, DataLoader", ", cast to float32"
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="seconds per round and loader")
     given = parser.parse_args()
     machine.prepare(given.device, given.threads)
+    prepare_process()
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder) / "noise", given.clips)
         rows = [
@@ -189,17 +192,24 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         "",
         describe(newest),
         "",
-        table(("case", "loader", "clips/s", "times the npz loader"), rows),
+        table(("case", "loader", f"clips a {_second(newest)}", "times the npz loader"), rows),
     ]
     if len(runs) > 1:
         found = [
-            (run["date"][:16], run["commit"], run["machine"]["device"], _case(row),
-             f"{row['clips_per_second']:.0f}")
+            (
+                run["date"][:16], run["commit"], device_name(run["machine"]),
+                run["machine"]["threads"], _case(row),
+                f"{row['clips_per_second']:.0f} a {_second(run)}",
+            )
             for run in runs for row in run["rows"] if row["loader"] == "clip store, resident"
         ]  # fmt: skip
-        head = ("date", "commit", "device", "case", "resident store, clips/s")
+        head = ("date", "commit", "device", "threads", "case", "resident store, clips")
         lines += ["", "## Every run", "", table(head, found)]
     return "\n".join(lines)
+
+
+def _second(run: dict[str, Any]) -> str:
+    return "processor second" if run["machine"]["device"] == "cpu" else "second"
 
 
 def _case(row: dict[str, Any]) -> str:

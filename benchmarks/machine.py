@@ -41,15 +41,18 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Returns the commit that is measured, with a ``+`` where files differ from it."""
+    """Returns the commit that is measured, with a ``+`` where files but results differ from it."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        named, changed = (
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+            for words in (
+                ["describe", "--always", "--exclude=*"],
+                ["diff", "HEAD", "--name-only", "--", ".", ":!benchmarks/results"],
+            )
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return named.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def synchronise(device: str) -> None:

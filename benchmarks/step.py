@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.costs import least_bytes, operations
 from benchmarks.forms import NAIVE, Task
-from benchmarks.history import describe, record, table
+from benchmarks.history import describe, device_name, record, table
 from benchmarks.machine import at_least_once, known
 from benchmarks.worker import Taken, Worker
 from vdsm_bench.config import PRECISIONS
@@ -89,7 +89,7 @@ def _row(
     task: Task, precision: str, taken: dict[str, dict[str, list[Taken]]], facts: dict[str, Any]
 ) -> dict[str, Any]:
     vdsm = task.model()
-    parts = operations(vdsm, task.clip, task.stage)
+    parts = operations(vdsm, task.clip, task.stage, pairs=task.settings.pairs)
     compared = {name: compare(times, precision) for name, times in taken.items()}
     speed = sum(parts.values()) / compared["stock"]["program"]["median"] / 1e9
     mine = facts[precision]
@@ -150,7 +150,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     shown: dict[str, set[str]] = {}
     for run in runs:
         stages = {f"{_name(row)} {row['stage']}" for row in run["rows"]}
-        device = _device(run["machine"])
+        device = device_name(run["machine"])
         if device not in shown or stages - shown[device]:
             lines += _in_full(run)
             shown.setdefault(device, set()).update(stages)
@@ -158,10 +158,6 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         rows = [_line(run, row) for run in runs for row in run["rows"]]
         lines += ["## Every run", "", table(_HISTORY, rows), ""]
     return "\n".join(lines)
-
-
-def _device(about: dict[str, Any]) -> str:
-    return str(about["processor"] if about["device"] == "cpu" else about["device"])
 
 
 def _in_full(run: dict[str, Any]) -> list[str]:
@@ -235,7 +231,7 @@ def _line(run: dict[str, Any], row: dict[str, Any]) -> list[str]:
     return [
         run["date"][:16],
         run["commit"],
-        _device(about),
+        device_name(about),
         about["threads"],
         _name(row),
         row["stage"],

@@ -20,7 +20,7 @@ from vdsm_bench.training import recording
 
 #: steps of the program before the first that counts (the last of them is recorded as a CUDA
 #: graph), and of plain loops; the first is watched
-WARM_UP, WARM_UP_NAIVE = recording.WARM_UP + 1, 1
+WARM_UP, WARM_UP_NAIVE = recording.WARM_UP + 1, 2
 #: steps that are timed together on a GPU, where the program's do not wait for each other
 BLOCK = 20
 
@@ -87,7 +87,7 @@ class Worker:
         self._process.join()
 
     def step(self, form: str) -> Taken:
-        """Takes one step."""
+        """Takes one step by the clock; on a CPU after one that is not timed."""
         taken: Taken = self._ask(("step", form))
         return taken
 
@@ -158,6 +158,8 @@ def _take_orders(
                 "machine": machine_facts,
             })  # fmt: skip
             continue
+        if task.device == "cpu":  # which has cooled down while the others took their turns
+            steps[form]()
         connection.send(timed(steps[form], task.device, block(task.device, form)))
 
 

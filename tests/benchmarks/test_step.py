@@ -11,7 +11,7 @@ from benchmarks.all import QUICK
 from benchmarks.costs import operations, watching
 from benchmarks.forms import FORMS, Task, naive_step
 from benchmarks.naive import NaiveVDSM, stock_adam
-from benchmarks.worker import Taken, timed
+from benchmarks.worker import WARM_UP, Taken, timed
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -87,6 +87,38 @@ def test_paper_counts_are_those_worked_out_by_hand():
     assert parts["decoder"] == 3 * 2 * 20 * (16 * per_frame + per_clip)
     weights = 16 * (70 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
     assert parts["blend"] == 3 * 2 * 20 * 40 * weights
+    # the first convolution owes the clip no gradient; blurred pictures have sides 63, 30, 14, 6, 2
+    seen = 2 * 63**2 * 3 * 32
+    seen += 3 * (30**2 * 32 * 32 + 14**2 * 32 * 32 + 6**2 * 32 * 64 + 2**2 * 64 * 64)
+    assert parts["encoder"] == 2 * 20 * 16 * 16 * seen
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sequence"])
+def test_pairs_with_weights_of_their_own_and_a_frozen_identity_are_counted(stage):
+    sizes = {key: value for key, value in TINY["model"].items() if key != "rnn_width"}
+    layers = ({"model": {**sizes, "motion_dim": 4}}, {"data": TINY["data"]})
+    task = Task("mug", stage, "small", changes=(*layers, {"training": {"*": {"batch_size": 6}}}))
+    take = FORMS["32"](task)
+    with watching() as watched:
+        take()
+    parts = operations(task.model(), task.clip, stage, pairs=task.settings.pairs)
+    assert sum(parts.values()) == pytest.approx(watched.operations, rel=0.15)
+
+
+def test_bytes_are_those_of_what_is_read_and_written():
+    a, b, out = (torch.zeros(256) for _ in range(3))
+    kilobyte = a.nbytes
+    for moved, work in (
+        (3, lambda: torch.add(a, b)),
+        (3, lambda: torch.add(a, b, out=out)),
+        (3, lambda: a.add_(b)),
+        (0, lambda: torch.empty(256)),
+        (1, lambda: torch.zeros(256)),
+        (0, lambda: a.view(16, 16)),
+    ):
+        with watching() as watched:
+            work()
+        assert watched.bytes == moved * kilobyte
 
 
 def test_forms_take_turns_and_the_ratio_is_of_the_medians():
@@ -108,6 +140,30 @@ def test_forms_take_turns_and_the_ratio_is_of_the_medians():
     assert (found["ratio"], found["ratio_of_minima"]) == (4.5, 8.0)
     assert step.compare(taken, "bf16")["ratio"] == 9.0
     assert "ratio" not in step.compare({"32": taken["32"]}, "32")
+
+
+def test_a_run_is_of_the_commit_that_it_began_with_whatever_it_wrote(tmp_path, monkeypatch):
+    def git(*words):
+        done = subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            cwd=tmp_path, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.commit() == "unknown"
+    git("init", "-q")
+    page = tmp_path / "benchmarks" / "results" / "step.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("1")
+    (tmp_path / "code.py").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    short = git("rev-parse", "--short", "HEAD")
+    page.write_text("2")
+    assert machine.commit() == short
+    (tmp_path / "code.py").write_text("2")
+    assert machine.commit() == f"{short}+"
 
 
 def test_history_keeps_every_run_and_the_page_begins_with_the_newest(tmp_path, monkeypatch):
@@ -176,4 +232,6 @@ def test_both_forms_step_on_a_gpu():
         with watching() as watched:
             take()
         assert watched.operations > 0
+        for _ in range(WARM_UP):  # the last of them is recorded, and what is timed is repeated
+            take()
         assert timed(take, "cuda", 2).seconds > 0
