@@ -70,13 +70,7 @@ def table_for(
             hint=f"vdsm-bench list datasets; or, of your own clips: vdsm-bench data prepare {name} "
             "--from FOLDER --static person --dynamic action",
         )
-    if not NAME.fullmatch(name):
-        slug = "-".join(re.findall("[a-z0-9]+", name.lower())) or "my-set"
-        raise UsageError(
-            f"'{name}' cannot be the name of a set: names are lower-case letters (a to z) and "
-            "digits, with - between them.",
-            hint=f"the same command with {slug}",
-        )
+    _check_name(name)
     before: dict[str, Any] = {}
     if known:
         entry = table.get("datasets", name)
@@ -95,9 +89,8 @@ def table_for(
                     f"{name} is there already; {options} would change nothing.",
                     hint="add --replace to make it anew",
                 )
-            return table.extended(
-                [dataclasses.replace(entry, defaults={**entry.defaults, **given})]
-            )
+            entry = dataclasses.replace(entry, defaults={**entry.defaults, **given})
+            return table.extended([entry])
         before = dict(entry.defaults)
     from vdsm_bench.data.folder import FolderDataset
 
@@ -111,6 +104,16 @@ def table_for(
             hint="add --replace to make it anew, or choose another name",
         )
     return table.extended([own_entry(name, arguments, {})])
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        slug = "-".join(re.findall("[a-z0-9]+", name.lower())) or "my-set"
+        raise UsageError(
+            f"'{name}' cannot be the name of a set: names are lower-case letters (a to z) and "
+            "digits, with - between them.",
+            hint=f"the same command with {slug}",
+        )
 
 
 def prepare_store(
