@@ -59,6 +59,36 @@ def test_one_pair_tells_nothing():
     assert pair_information(torch.randn(2, 4), torch.ones(2, 4)).item() == 0.0
 
 
+def test_a_code_far_away_from_all_others_hides_nothing_of_what_they_tell():
+    """Codes 50,000 times the noise away come and go while s learns (a unit that wakes up)."""
+    codes = _codes(n=20, k=40, people=0.3, clips=0.05)
+    codes[[5, 25]] *= 1000
+    codes[[10, 30]] *= 700
+    codes.requires_grad_()
+    noise = torch.full_like(codes, 0.003)
+    found = pair_information(codes, noise)
+    found.backward()
+    exact = codes.detach().double().requires_grad_()
+    one, other = (exact / noise).chunk(2)
+    middle, difference = (one + other) / 2, one - other
+    middle = middle - middle.mean(0)
+    unit, of_clips = torch.eye(40, dtype=torch.float64), difference.t() @ difference / 40
+    total = torch.logdet(unit + middle.t() @ middle / 19 + of_clips / 2)
+    wanted = (total - torch.logdet(unit + of_clips)) / 2
+    wanted.backward()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    torch.testing.assert_close(codes.grad, exact.grad.float(), rtol=1e-3, atol=1e-4)
+
+
+def test_rounding_cannot_make_a_log_determinant_diverge():
+    rows = torch.randn(1, 12, 30, generator=torch.Generator().manual_seed(0))
+    rows[:, :, 3] *= 1e6  # float32 keeps nothing of the others
+    matrices = (torch.eye(12) + rows @ rows.mT).requires_grad_()
+    log_determinant(matrices).sum().backward()
+    assert matrices.grad.isfinite().all()
+    assert matrices.grad.abs().max() < 10
+
+
 @pytest.mark.parametrize("length", [0.0, 1.0, 1e3])
 def test_log_determinants_and_their_gradients_are_lapacks(length):
     generator = torch.Generator().manual_seed(0)
@@ -88,6 +118,26 @@ def test_the_reward_is_for_s_read_off_a_partner(pose_shut):
     nats = paid.terms["identity_nats"].item()
     assert abs(nats) > 1e-3
     assert (plain.total - paid.total).item() == pytest.approx(1000 * nats, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "paired", "idle"),
+    [
+        ({"identity_from": "partner", "pose_likeness": 50.0, "identity_reward": 0.1}, True, []),
+        ({"pose_likeness": 50.0}, True, []),
+        ({}, False, []),
+        ({"identity_reward": 0.1}, True, ["identity_reward=0.1"]),
+        ({"identity_from": "partner"}, False, ["identity_from=partner"]),
+        ({"pose_likeness": 50.0, "identity_reward": 0.1}, False,
+         ["pose_likeness=50", "identity_reward=0.1"]),
+    ],
+)  # fmt: skip
+def test_what_can_do_nothing_is_named_and_does_nothing(arguments, paired, idle):
+    model = build(**arguments)
+    found = model.idle_arguments({"pretrain"} if paired else {"sequence"})
+    assert [each.partition(" does nothing: ")[0] for each in found] == idle
+    if idle:
+        assert torch.equal(_loss(model, paired).total, _loss(build(), paired).total)
 
 
 def test_where_there_are_no_two_codes_of_a_person_there_is_no_reward():

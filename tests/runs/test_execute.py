@@ -297,6 +297,20 @@ def test_identities_that_nobody_can_be_paired_with_are_named(bench, monkeypatch,
     assert said == [True, False]
 
 
+def test_arguments_that_can_do_nothing_are_warned_of(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        ToyAutoencoder,
+        "idle_arguments",
+        lambda self, paired: [] if "fit" in paired else ["code=6 does nothing: it has no pairs"],
+    )
+    pairs = bench("toy", layer={"training": {"fit": {"pairs": True}}}, runs_dir=tmp_path / "a")
+    (outcome,), listener = bench("toy", runs_dir=tmp_path / "b")
+    warning = "warning: code=6 does nothing: it has no pairs"
+    assert warning not in "\n".join(pairs[1].lines)
+    assert warning in "\n".join(listener.lines)
+    assert warning in CellFolder(outcome.folder).log_file.read_text()
+
+
 def test_controls_are_scored_once_and_made_again_when_damaged(bench, shared_runs):
     bench()
     (path,) = {

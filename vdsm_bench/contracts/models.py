@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -178,6 +178,16 @@ class VideoModel(nn.Module, ABC):
             ContractError: the model has no prior (``sample`` is not among its capabilities).
         """
         raise ContractError(f"{type(self).__name__} cannot sample: it has no prior.")
+
+    def idle_arguments(self, paired: Collection[str]) -> Sequence[str]:
+        """Returns which of its arguments can do nothing, each with the reason in a few words.
+
+        They are warned of before the model is trained.
+
+        Args:
+            paired: the stages in which clips come in identity pairs.
+        """
+        return ()
 
     def reconstruct(self, clip: Tensor) -> Tensor:
         """Returns the clip regenerated from its own codes, the pose path from its motion code."""

@@ -40,7 +40,8 @@ class MixtureOfExpertsDecoder(FrameDecoder):
             ``torch``, every expert as torch starts a transposed convolution, last layer and
             biases included.
         first_picture: what is drawn before anything is learnt, ``grey`` or the ``mean`` colour
-            of the first batch.
+            of the first batch, which the ``continuous-bernoulli`` likelihood
+            draws nearer to grey.
     """
 
     def __init__(

@@ -26,7 +26,8 @@ class SingleDecoder(FrameDecoder):
         start: ``own-scale``, Kaiming's rule with a small last layer, or ``torch``, as torch starts
             transposed convolutions.
         first_picture: what is drawn before anything is learnt, ``grey`` or the ``mean`` colour
-            of the first batch (a deviation, see MixtureOfExpertsDecoder).
+            of the first batch, which the ``continuous-bernoulli`` likelihood
+            draws nearer to grey (a deviation, see MixtureOfExpertsDecoder).
     """
 
     def __init__(

@@ -267,12 +267,7 @@ def _note(cell: Cell, folder: CellFolder, desk: Desk, text: str) -> None:
 
 
 def _trainer(
-    cell: Cell,
-    folder: CellFolder,
-    bench: Bench,
-    desk: Desk,
-    model: VideoModel,
-    monitor: Monitor,
+    cell: Cell, folder: CellFolder, bench: Bench, desk: Desk, model: VideoModel, monitor: Monitor
 ) -> Trainer:
     config = cell.config
     alarm = CollapseAlarm(desk.context.table, model, config.training)
@@ -280,8 +275,11 @@ def _trainer(
         size = len(bench.store.lengths), config.data.frames, config.data.stride
         _note(cell, folder, desk, _SHORT.format(bench.short, *size))
     sampler = bench.sampler(config.seed, desk.device)
-    if sampler.alone and any(stage.pairs for stage in config.training.values()):
+    paired = {name for name, stage in config.training.items() if stage.pairs}
+    if sampler.alone and paired:
         _note(cell, folder, desk, _ALONE.format(sampler.alone))
+    for idle in model.idle_arguments(paired):
+        _note(cell, folder, desk, f"warning: {idle}")
     return Trainer(
         model,
         config.training,

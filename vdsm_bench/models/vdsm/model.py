@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -24,21 +24,10 @@ from vdsm_bench.contracts import (
     Stage,
     VideoModel,
 )
-from vdsm_bench.models.vdsm import objective
+from vdsm_bench.models.vdsm import objective, parts
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
-from vdsm_bench.models.vdsm.pairs import pair_terms
-from vdsm_bench.models.vdsm.parts import (
-    Combiner,
-    GatedTransition,
-    IdentityHead,
-    MotionEncoder,
-    PoseHead,
-    RollOut,
-    Seen,
-    features_of,
-    full,
-    unpaired,
-)
+from vdsm_bench.models.vdsm.pairs import idle_arguments, pair_terms
+from vdsm_bench.models.vdsm.parts import Seen, features_of, full, unpaired
 from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
@@ -51,8 +40,8 @@ class VDSM(VideoModel):
     Identity s ~ N(0, 1/K_s^2) mixes the decoder's experts with w = softmax(temperature s);
     motion d ~ N(0, 1/K_d^2) drives the poses z_t through a gated transition; frames are
     p(x_t | z_t, w). Stage ``pretrain`` trains encoder, heads and decoder with independent
-    poses z_t ~ N(0, I) and no d; stage ``sequence`` freezes encoder and decoder and trains the
-    dynamics, the identity head staying trainable. Loss: eq. 4, mean over clips.
+    poses z_t ~ N(0, I) and no d; stage ``sequence`` freezes encoder, decoder and pose head and
+    trains the dynamics, the identity head staying trainable. Loss: eq. 4, mean over clips.
 
     Args:
         clip: shape of the clips.
@@ -66,25 +55,28 @@ class VDSM(VideoModel):
         rnn_dropout: dropout between their layers.
         transition_width: hidden width of the gated transition.
         start: ``kept-signal``, heads that keep the signal and codes that start as wide as their
-            priors; ``torch``, as torch starts linear layers.
+            priors; ``torch``, as torch starts linear layers, but for what ``pose_scale`` says.
         likelihood: of the pixels. ``bernoulli`` is the paper's, a continuous relaxation on
             grey values; ``continuous-bernoulli`` and ``gaussian`` are proper.
         pixel_scale: standard deviation of the ``gaussian`` likelihood.
-        temperature: start and end of the temperature in ``pretrain`` (half-cosine over half of it).
+        temperature: start and end of the temperature in ``pretrain`` (half-cosine over half of
+            it); ``sequence`` has the end.
         pose_kl: weight of the pose KL in ``pretrain`` at four times.
-        pose_kl_shape: ``spline``, the paper's quadratic through 0, 1/2, 4/5 and the end; or
-            ``geometric``, straight lines through the same times on a logarithmic scale.
+        pose_kl_shape: ``spline``, the paper's quadratic through 0, 1/2, 4/5 and the end, clipped
+            to [0.005, 80]; or ``geometric``, straight lines through the same times on a
+            logarithmic scale.
         pose_shut: share of ``pretrain`` in which the decoder is shown z = 0 and there is no
             pose KL; ``pose_kl`` runs over the rest.
         pose_encoder: ``shared``, one frame encoder for both heads as in the paper; or ``own``, a
             second one like it for the pose head alone.
         pose_scale: standard deviation at which q(z_t | x_t) starts; softplus(0) = 0.7 if None.
-        identity_kl: weight of the identity KL as ``pretrain`` begins and from a third of it on.
+        identity_kl: weight of the identity KL as ``pretrain`` begins, and from a third of it on
+            and in ``sequence``.
         identity_from: where q(s) of a clip looks in ``pretrain`` when clips come in identity
             pairs: at the frames of both (``clip``), or at its partner's alone (``partner``).
         identity_slope: slope below zero of the LeakyReLU on the loc of q(s); 1 is none.
         identity_frozen: whether ``sequence`` leaves the identity head as ``pretrain`` made it.
-        sequence_pose_kl: weight of the pose KL in ``sequence`` (spline).
+        sequence_pose_kl: weight of the pose KL in ``sequence`` (spline, clipped likewise).
         pose_match: start and end of the weight, in ``sequence``, of a second thing that the path
             has to explain: the poses which ``pretrain`` reads off the frames (half-cosine over
             half of it).
@@ -96,24 +88,25 @@ class VDSM(VideoModel):
             (:func:`~vdsm_bench.models.vdsm.pairs.pair_information`).
 
     Deviation:
-        ``pose_shut`` keeps the pose code out until s has been learnt, so that it cannot take what s
-        has yet to learn. A large KL weight instead may shut the pose for good where the motion is
-        small, if the decoder learns that z is noise. ``identity_from="partner"`` infers s of
-        each of two clips of one identity from the other one. It is the same ELBO with another
-        posterior, and s cannot carry the action of the frames it helps to draw, because it has not
-        seen them. ``identity_frozen`` keeps that so in ``sequence``, where s is inferred from the
-        clip itself. ``identity_slope=1`` keeps every dimension of s alive: below zero the paper's
-        LeakyReLU lets a hundredth of the gradient through, and the KL, which pulls loc to zero,
-        leaves most dimensions there for good. ``pose_match`` observes the mean of q(z_t | x_t)
-        under N(z_t, its scale) beside the frames: through the frozen decoder alone every small
-        change of a path that shows the wrong gesture makes the pixels worse. Two heads on one
-        encoder share features made for telling people apart; a second one (``pose_encoder="own"``)
-        starts afresh. ``pose_likeness`` takes out of the pose what is a person's;
-        ``identity_reward`` wakes in s what few pixels tell. What each is worth differs with the
-        data (docs/recipe.md). ``likelihood``, ``temperature``, ``identity_kl``, ``pose_kl`` with
-        its shape, and ``pose_scale`` have other values in presets than the paper's, the defaults
-        here; ``start`` is not the paper's (:mod:`~vdsm_bench.models.vdsm.parts`). A part of a clip
-        pays that part of the KLs of s, d.
+        ``sequence`` freezes the pose head too, which the paper does not say: d is inferred from the
+        poses that ``pretrain`` reads off the frames. ``pose_shut`` keeps the pose code out until s
+        has been learnt, so that it cannot take what s has yet to learn. A large KL weight instead
+        may shut the pose for good where the motion is small, if the decoder learns that z is noise.
+        ``identity_from="partner"`` infers s of each of two clips of one identity from the other
+        one. It is the same ELBO with another posterior, and s cannot carry the action of the frames
+        it helps to draw, because it has not seen them. ``identity_frozen`` keeps that so in
+        ``sequence``, where s is inferred from the clip itself. ``identity_slope=1`` keeps every
+        dimension of s alive: below zero the paper's LeakyReLU lets a hundredth of the gradient
+        through, and the KL, which pulls loc to zero, leaves most dimensions there for good.
+        ``pose_match`` observes the mean of q(z_t | x_t) under N(z_t, its scale) beside the frames:
+        through the frozen decoder alone every small change of a path that shows the wrong gesture
+        makes the pixels worse. Two heads on one encoder share features made for telling people
+        apart; a second one (``pose_encoder="own"``) starts afresh. ``pose_likeness`` takes out of
+        the pose what is a person's; ``identity_reward`` wakes in s what few pixels tell. What each
+        is worth differs with the data (docs/recipe.md). ``likelihood``, ``temperature``,
+        ``identity_kl``, ``pose_kl`` with its shape, and ``pose_scale`` have other values in presets
+        than the paper's, the defaults here; ``start`` is not the paper's
+        (:mod:`~vdsm_bench.models.vdsm.parts`). A part of a clip pays that part of the KLs of s, d.
     """
 
     def __init__(
@@ -167,13 +160,13 @@ class VDSM(VideoModel):
         self.pose_encoder = encoder(clip=clip) if pose_encoder == "own" else None
         self.decoder = decoder(clip=clip, pose_dim=pose_dim, identity_dim=identity_dim)
         features, kept = self.encoder.feature_dim, start == "kept-signal"
-        self.pose_head = PoseHead(features, pose_dim, pose_scale, kept=kept)
-        self.identity_head = IdentityHead(features, identity_dim, identity_slope, kept=kept)
+        self.pose_head = parts.PoseHead(features, pose_dim, pose_scale, kept=kept)
+        self.identity_head = parts.IdentityHead(features, identity_dim, identity_slope, kept=kept)
         rnn = rnn_width, rnn_layers, rnn_dropout
-        self.motion_encoder = MotionEncoder(pose_dim, motion_dim, *rnn, kept=kept)
-        self.roll_out = RollOut(motion_dim, *rnn)
-        self.combiner = Combiner(pose_dim, motion_dim, rnn_width)
-        self.transition = GatedTransition(pose_dim, motion_dim, transition_width)
+        self.motion_encoder = parts.MotionEncoder(pose_dim, motion_dim, *rnn, kept=kept)
+        self.roll_out = parts.RollOut(motion_dim, *rnn)
+        self.combiner = parts.Combiner(pose_dim, motion_dim, rnn_width)
+        self.transition = parts.GatedTransition(pose_dim, motion_dim, transition_width)
         self.first_pose = nn.Parameter(torch.zeros(pose_dim))  # z_0 of q
 
     def stages(self) -> Sequence[Stage]:
@@ -198,6 +191,10 @@ class VDSM(VideoModel):
                 features=self.frame_features,
             ),
         )
+
+    def idle_arguments(self, paired: Collection[str]) -> Sequence[str]:
+        """Returns those that are for identity pairs where they can do nothing, with the reason."""
+        return idle_arguments(*self.pair_weights, self.identity_from, paired="pretrain" in paired)
 
     def annealing(self, stage: str, progress: Progress) -> Annealing:
         """Returns the temperature and the KL weights of an epoch (supplement, figures 1 and 2)."""
@@ -286,8 +283,8 @@ class VDSM(VideoModel):
         with torch.no_grad():
             if features is None:
                 features = features_of(self.frame_features, clip)
-            parts = torch.split(features, self.encoder.feature_dim, dim=-1)
-            return Seen(clip, parts[0], *self.pose_head(parts[-1]))
+            shares = torch.split(features, self.encoder.feature_dim, dim=-1)
+            return Seen(clip, shares[0], *self.pose_head(shares[-1]))
 
     def clip_model(self, seen: Seen, annealing: Annealing) -> None:
         """The model of ``sequence``: s, d, the pose path z_1 .. z_T, and the frames."""
@@ -374,12 +371,7 @@ class VDSM(VideoModel):
         return self._draw(torch.zeros_like(pose) if shut else pose, codes.identity)
 
     def sample(
-        self,
-        n: int,
-        n_frames: int,
-        *,
-        identity: Tensor | None = None,
-        motion: Tensor | None = None,
+        self, n: int, n_frames: int, *, identity: Tensor | None = None, motion: Tensor | None = None
     ) -> Tensor:
         """Returns clips of codes from the priors, z_t by the transition; see the contract."""
         if identity is None:

@@ -14,6 +14,29 @@ from vdsm_bench.models.vdsm.objective import Latent
 _WIDTHS = (0.1, 0.3, 1.0)
 
 
+def idle_arguments(
+    likeness: float, reward: float, identity_from: str, *, paired: bool
+) -> list[str]:
+    """Returns which of VDSM's arguments can do nothing, each with the reason.
+
+    Args:
+        likeness: ``pose_likeness``.
+        reward: ``identity_reward``.
+        identity_from: ``clip`` or ``partner``.
+        paired: whether clips come in identity pairs in ``pretrain``.
+    """
+    asked = {
+        "identity_from=partner": identity_from == "partner",
+        f"pose_likeness={likeness:g}": likeness > 0,
+        f"identity_reward={reward:g}": reward > 0,
+    }
+    idle = [] if paired else [name for name, on in asked.items() if on]
+    found = [f"{name} does nothing: 'pretrain' has no identity pairs" for name in idle]
+    if paired and reward and identity_from == "clip":
+        found.append(f"identity_reward={reward:g} does nothing: identity_from is not partner")
+    return found
+
+
 def pair_terms(
     drawn: Mapping[str, Latent], likeness: float, reward: float, *, joined: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -86,6 +109,9 @@ def pair_information(loc: Tensor, scale: Tensor) -> Tensor:
     B + W and W are measured in the mean variance of the noise, which gets no gradient: what is
     told has to come from codes that lie apart. A single pair has nobody to be compared with: 0.
 
+    It is float64, but on Apple's GPUs, which have none: where one clip's code lies thousands of
+    times its noise away, as it may for a step, float32 keeps nothing of what the others tell.
+
     Args:
         loc: of the codes ``[2 N, K]``; clips i and N + i are of one identity.
         scale: standard deviations of their noise ``[2 N, K]``.
@@ -93,18 +119,19 @@ def pair_information(loc: Tensor, scale: Tensor) -> Tensor:
     n = loc.shape[0] // 2
     if n < 2:
         return loc.new_zeros(())
-    noise = scale.detach().square().mean(0).sqrt()
-    one, other = (loc / noise).chunk(2)
+    exact = loc.dtype if loc.device.type == "mps" else torch.float64
+    noise = scale.detach().to(exact).square().mean(0).sqrt()
+    one, other = (loc.to(exact) / noise).chunk(2)
     middle, difference = (one + other) / 2, one - other
     middle = middle - middle.mean(0)
     with torch.autocast(loc.device.type, enabled=False):
         of_clips = difference.t() @ difference / (2 * n)
         of_middles = middle.t() @ middle / (n - 1)
-        unit = torch.eye(loc.shape[1], dtype=loc.dtype, device=loc.device)
+        unit = torch.eye(loc.shape[1], dtype=exact, device=loc.device)
         # a middle has half the variance that clips have around their identity
         both = torch.stack([unit + of_middles + of_clips / 2, unit + of_clips])
         total, within = log_determinant(both).unbind()
-    return (total - within) / 2
+    return ((total - within) / 2).to(loc.dtype)
 
 
 def log_determinant(matrices: Tensor) -> Tensor:
@@ -122,9 +149,12 @@ class _LogDeterminant(torch.autograd.Function):
     def forward(context: Any, matrices: Tensor) -> Tensor:
         swept, found = matrices.clone(), matrices.new_zeros(matrices.shape[0])
         for k in range(matrices.shape[-1]):
-            pivot = swept[:, k, k].clamp(min=1.0)  # as it is but for rounding
+            # 1 and more but for rounding; where that took over, a direction stands alone
+            sound = swept[:, k, k] >= 1.0
+            pivot = swept[:, k, k].clamp(min=1.0)
             found += pivot.log()
-            column = swept[:, :, k].clone()
+            column = torch.where(sound[:, None], swept[:, :, k], 0.0)
+            column[:, k] = pivot
             row = column / pivot[:, None]
             swept -= column[:, :, None] * row[:, None, :]
             swept[:, k, :] = row

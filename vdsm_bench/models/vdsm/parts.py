@@ -83,7 +83,10 @@ def _start_scale_at(layer: nn.Linear, rows: slice, scale: float) -> None:
 
 
 class PoseHead(nn.Module):
-    """q(z_t | x_t): features ``[N, F]`` to loc and scale ``[N, pose_dim]``."""
+    """q(z_t | x_t): features ``[..., F]`` to loc and scale ``[..., pose_dim]``.
+
+    Its scale starts at ``scale``, also without ``kept``, or where torch starts it if None.
+    """
 
     def __init__(
         self, feature_dim: int, pose_dim: int, scale: float | None, *, kept: bool = True
@@ -165,7 +168,7 @@ class GatedTransition(nn.Module):
 
     @latent
     def forward(self, previous: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns loc and scale of z_t ``[B, pose_dim]``."""
+        """Returns loc and scale of z_t ``[..., pose_dim]``."""
         inputs = torch.cat([previous, motion], dim=-1)
         gate = torch.sigmoid(self.gate(inputs))
         proposed = self.proposal(inputs)
@@ -194,7 +197,7 @@ class Combiner(nn.Module):
 
     @latent
     def forward(self, previous: Tensor, message: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns loc and scale of z_t ``[B, pose_dim]``."""
+        """Returns loc and scale of z_t ``[..., pose_dim]``."""
         combined = 0.5 * (torch.tanh(self.from_previous(previous)) + message)
         return self.loc(combined), positive(self.scale(combined))
 

@@ -39,8 +39,8 @@ def quadratic_spline(values: Sequence[float], *, epoch: int, n_epochs: int) -> f
     Args:
         values: the four values.
         epoch: e, from 0.
-        n_epochs: E. Fewer than five epochs leave no room for four distinct knots: the knots
-            then stand at their shares of E - 1.
+        n_epochs: E. With fewer than six epochs 0.8 E is not before E - 1: the knots then stand
+            at their shares of E - 1.
     """
     last = n_epochs - 1
     if last == 0:
