@@ -268,3 +268,15 @@ def test_drawn_prior_paths_have_the_moments_of_the_transition():
     noise = (path[:, 1] - loc) / scale
     assert noise.mean(0).abs().max() < 0.1
     assert (noise.std(0) - 1).abs().max() < 0.1
+
+
+def test_pixels_of_one_scale_have_the_density_of_a_normal_to_the_digit():
+    generator = torch.Generator().manual_seed(0)
+    logits, clip = (torch.randn(2, 3, 3, 8, 8, generator=generator) for _ in range(2))
+    found, wanted = (logits.clone().requires_grad_() for _ in range(2))
+    mine = pixel_density("gaussian", found, 0.3).log_prob(clip)
+    plain = torch.distributions.Normal(torch.sigmoid(wanted), torch.tensor(0.3)).log_prob(clip)
+    assert torch.equal(mine, plain)
+    for density in (mine, plain):
+        density.sum().backward()
+    assert torch.equal(found.grad, wanted.grad)

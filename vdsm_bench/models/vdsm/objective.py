@@ -95,6 +95,25 @@ class _ContinuousBernoulli(dist.ContinuousBernoulli):  # type: ignore[misc]
         return small, torch.where(small, 1.0, self.logits)
 
 
+class _Pixels(dist.Normal):
+    """A normal of one scale for all pixels, of which no square and no logarithm is taken twice."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(loc, scale, validate_args=validate_args)
+        self._one = scale
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """Returns the density of more pixels of the same scale."""
+        return _Pixels(self.loc.expand(batch_shape), self._one, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log density of every pixel, to the digit that of ``Normal``."""
+        constant = math.log(math.sqrt(2 * math.pi))
+        far = (value - self.loc) ** 2
+        found: Tensor = -far / (2 * self._one**2) - self._one.log() - constant
+        return found
+
+
 def pixel_density(likelihood: str, logits: Tensor, pixel_scale: float) -> Any:
     """Returns the density of pixels: ``bernoulli``, ``continuous-bernoulli`` or ``gaussian``.
 
@@ -105,8 +124,7 @@ def pixel_density(likelihood: str, logits: Tensor, pixel_scale: float) -> Any:
         return dist.Bernoulli(logits=logits, validate_args=False)
     if likelihood == "continuous-bernoulli":
         return _ContinuousBernoulli(logits=logits, validate_args=False)
-    scale = logits.new_full((), pixel_scale)
-    return dist.Normal(torch.sigmoid(logits), scale, validate_args=False)
+    return _Pixels(torch.sigmoid(logits), logits.new_full((), pixel_scale), validate_args=False)
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
