@@ -132,6 +132,7 @@ def test_missing_cells_empty_and_rare_classes_are_notes(folder):
     change_label(folder, "action", np.arange(96), 3)
     report = check_store(ClipStore.open(reseal(folder)))
     assert "factor action: no clip of walk, run, jump" in report.notes
+    assert "factor action: all clips are sit; it is not scored" in report.notes
 
 
 def test_a_store_too_small_for_its_own_rule_is_a_fault_and_for_another_a_note(tmp_path):

@@ -74,6 +74,9 @@ def _weigh(factor: Factor, labels: Integers, report: Report) -> None:
     counts = np.bincount(labels, minlength=len(factor.classes))
     report.counts[factor.name] = dict(zip(factor.classes, counts.tolist(), strict=True))
     what = f"factor {factor.name} ({factor.kind}): {len(counts)} classes"
+    if np.count_nonzero(counts) == 1:
+        only = factor.classes[int(labels[0])]
+        report.notes.append(f"factor {factor.name}: all clips are {only}; it is not scored")
     few, many = int(counts.argmin()), int(counts.argmax())
     if counts[few] == counts[many]:
         report.lines.append(f"{what}, {counts[few]} clips each")
