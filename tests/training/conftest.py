@@ -1,6 +1,10 @@
 import pytest
 import torch
 
+from tests.models.tiny import build
+from tests.training.toys import SETTINGS, Noise
+from vdsm_bench.training.trainer import Trainer
+
 
 @pytest.fixture(autouse=True, scope="module")
 def plain_arithmetic():
@@ -14,3 +18,12 @@ def plain_arithmetic():
     yield
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Folder and weights of a training that ran to its end."""
+    folder = tmp_path_factory.mktemp("whole")
+    model = build()
+    Trainer(model, SETTINGS, Noise(), folder=folder, seed=1).train()
+    return folder, model.state_dict()

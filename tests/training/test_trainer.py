@@ -1,11 +1,4 @@
 import json
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,72 +6,15 @@ import torch
 from safetensors import safe_open
 
 from tests.models.tiny import build
-from tests.training.toys import SETTINGS, Duel, Noise
+from tests.training.toys import SETTINGS, Duel, Noise, Stop, equal
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
-from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError
-from vdsm_bench.files import write_whole
-from vdsm_bench.models.vdsm.model import VDSM
-from vdsm_bench.training import trainer as trainer_module
-from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
-from vdsm_bench.training.journal import Journal, read_looks
+from vdsm_bench.errors import ContractError, DivergedError, UsageError
+from vdsm_bench.training.checkpoint import read_checkpoint
+from vdsm_bench.training.journal import read_looks
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.step import learning_rate, openings
 from vdsm_bench.training.trainer import Trainer
-
-
-class Stop(Exception):
-    """Stands for anything that ends a process between two steps."""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    model = build()
-    Trainer(model, SETTINGS, Noise(), folder=folder, seed=1).train()
-    return folder, model.state_dict()
-
-
-def _equal(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.mark.parametrize("stop_after", [1, 5, 12, 13, 20])
-def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
-    calls = []
-
-    def stop(task, done, total, detail):
-        calls.append(task)
-        if len(calls) == stop_after:
-            raise Stop
-
-    with pytest.raises(Stop):
-        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
-    model = build(seed=7)  # whatever the weights before: the checkpoint's count
-    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
-    folder, weights = uninterrupted
-    assert _equal(weights, model.state_dict())
-    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
-
-
-def test_a_model_meets_its_first_batch_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
-    met = []
-    monkeypatch.setattr(VDSM, "meet", lambda model, clip: met.append(clip))
-
-    def stop(task, done, total, detail):
-        if done == 5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
-    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
-    name, settings = next(iter(SETTINGS.items()))
-    first = Noise().batch(name, 0, settings.batch_size, settings.pairs, settings.frames)
-    assert [clip.equal(first) for clip in met] == [True]
 
 
 def test_every_part_of_a_model_meets_the_first_batch(monkeypatch):
@@ -92,127 +28,6 @@ def test_every_part_of_a_model_meets_the_first_batch(monkeypatch):
     assert len(met) == 3
 
 
-def test_moments_of_weights_that_lie_otherwise_in_memory_resume(tmp_path, monkeypatch):
-    """Fused Adam takes weights and moments in the order of memory, a checkpoint in that of axes."""
-
-    def train(folder, progress=None):
-        model = build()
-        for weight in model.parameters():
-            if weight.dim() == 4:
-                weight.data = weight.data.to(memory_format=torch.channels_last)
-        Trainer(
-            model, SETTINGS, Noise(), folder=tmp_path / folder, seed=1, progress=progress
-        ).train()
-        return model.state_dict()
-
-    def stop(task, done, total, detail):
-        if done == 5:
-            raise Stop
-
-    whole = train("whole")
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
-    with pytest.raises(Stop):
-        train("resumed", stop)
-    assert _equal(whole, train("resumed"))
-
-
-@pytest.mark.parametrize(
-    "cut", ['{"stage": "a", "epoch": 1, "epoch_figures": {"x"', '{"epoch_figures": 3}']
-)
-def test_looks_are_read_up_to_where_a_kill_cut_them_short(tmp_path, cut):
-    path = tmp_path / "train.jsonl"
-    Journal(path, ["a"]).write("a", 0, 9, {"epoch_figures": {"x": 1.0}})
-    path.write_text(path.read_text() + cut)
-    assert [(one.epoch, one.figures) for one in read_looks(path)] == [(0, {"x": 1.0})]
-
-
-def test_resume_from_an_older_checkpoint_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch):
-    """A kill loses the steps since the last checkpoint; they are taken again, bit for bit."""
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 1e9)  # stage ends only
-    seen = []
-
-    def stop(task, done, total, detail):
-        seen.append((task, done))
-        if (task, done) == ("train sequence", 7) and len(seen) == 19:
-            raise Stop
-
-    with pytest.raises(Stop):
-        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
-    model = build()
-    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
-    folder, weights = uninterrupted
-    assert seen[19] == ("train sequence", 1)
-    assert _equal(weights, model.state_dict())
-    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
-
-
-PROGRAM = """
-    import sys
-    from pathlib import Path
-    import torch
-    torch.set_num_threads(1)
-    from tests.models.tiny import build
-    from tests.training.toys import SETTINGS, Noise
-    from vdsm_bench.training import trainer
-    trainer.CHECKPOINT_SECONDS = trainer.CHECKPOINT_REST = 0.0
-    def tell(task, done, total, detail):
-        print(task, done, flush=True)
-    trainer.Trainer(
-        build(), SETTINGS, Noise(), folder=Path(sys.argv[1]), seed=1, precision=sys.argv[2],
-        progress=tell,
-    ).train()
-"""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted_in(uninterrupted, tmp_path_factory):
-    model = build()
-    folder = tmp_path_factory.mktemp("whole-bf16")
-    Trainer(model, SETTINGS, Noise(), folder=folder, seed=1, precision="bf16").train()
-    return {"32": uninterrupted[1], "bf16": model.state_dict()}
-
-
-@pytest.mark.parametrize(
-    ("at", "precision"),
-    [("train pretrain 4", "32"), ("train sequence 6", "32"), ("train sequence 2", "bf16")],
-)
-def test_kill_9_then_the_same_command_equals_uninterrupted(
-    uninterrupted_in, tmp_path, at, precision
-):
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path), precision]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if line.strip() == at:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    time.sleep(0.05)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"{at.rsplit(maxsplit=1)[0]} 1\n" not in done.stdout
-    model = build(seed=3)
-    load_weights(tmp_path / "checkpoints" / "model.safetensors", model)
-    assert _equal(uninterrupted_in[precision], model.state_dict())
-
-
-def _killed_while_writing(path):
-    write_whole(path, lambda _: os.kill(os.getpid(), signal.SIGKILL))
-
-
-def test_what_killed_writers_of_checkpoints_left_is_removed(tmp_path):
-    writer = multiprocessing.get_context("fork").Process(
-        target=_killed_while_writing, args=(tmp_path / "checkpoints" / "last.safetensors",)
-    )
-    writer.start()
-    writer.join()
-    assert writer.exitcode == -signal.SIGKILL
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
-    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
-    found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert found == {"last.safetensors", "model.safetensors"}
-
-
 def test_two_models_in_one_process_both_train_alike(uninterrupted, tmp_path):
     """Pyro's global store makes a second model under the same name silently not train."""
     model = build()
@@ -220,13 +35,13 @@ def test_two_models_in_one_process_both_train_alike(uninterrupted, tmp_path):
     Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1).train()
     after = model.state_dict()
     assert all(not torch.equal(before[n], after[n]) for n, p in model.named_parameters())
-    assert _equal(uninterrupted[1], after)
+    assert equal(uninterrupted[1], after)
 
 
 def test_another_seed_gives_other_weights(uninterrupted, tmp_path):
     model = build()
     Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=2).train()
-    assert not _equal(uninterrupted[1], model.state_dict())
+    assert not equal(uninterrupted[1], model.state_dict())
 
 
 def test_training_leaves_the_callers_random_stream_alone(tmp_path):
@@ -319,10 +134,10 @@ def test_looks_and_stops_move_nothing_of_a_stage_of_several_players(tmp_path):
 
     plain, looked_at = train("plain"), train("looked-at", on_epoch=look)
     assert plain["critic.1.num_batches_tracked"] == 18  # three times a step
-    assert _equal(plain, looked_at)
+    assert equal(plain, looked_at)
     with pytest.raises(Stop):
         train("stopped", on_epoch=look, progress=stop)
-    assert _equal(plain, train("stopped", on_epoch=look))
+    assert equal(plain, train("stopped", on_epoch=look))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
@@ -402,7 +217,7 @@ def test_a_device_is_looked_at_only_where_a_figure_is_wanted(
     assert shown == [1, 3, 6, 9, 10, 12] * 2  # the first, the tenth, and the ends of epochs
     assert len(reads) == len(shown)
     folder, weights = uninterrupted
-    assert _equal(weights, model.state_dict())
+    assert equal(weights, model.state_dict())
     assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
 
 
@@ -442,32 +257,9 @@ def test_a_gradient_that_is_not_finite_is_no_crash(tmp_path):
         Trainer(Root(), settings, Noise(), folder=tmp_path, seed=0).train()
 
 
-def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
-    written, write = [], trainer_module.write_checkpoint
-
-    def slow(path, model, optimisers, position):
-        written.append((position.stage, position.step))
-        write(path, model, optimisers, position)
-        time.sleep(0.2)
-
-    monkeypatch.setattr(trainer_module, "write_checkpoint", slow)
-    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
-    assert written == [("pretrain", 1), ("pretrain", 12), ("sequence", 1), ("sequence", 12)]
-
-
 def test_a_stage_without_settings_is_refused(tmp_path):
     with pytest.raises(UsageError, match="No training settings for stage 'sequence'"):
         Trainer(build(), {"pretrain": SETTINGS["pretrain"]}, Noise(), folder=tmp_path, seed=0)
-
-
-@pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
-    path = tmp_path / "checkpoints" / "last.safetensors"
-    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
-    path.write_bytes(path.read_bytes()[:1000] if damage is None else damage)
-    with pytest.raises(DataError, match="--fresh"):
-        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
 
 
 def test_the_learning_rate_falls_over_the_cool_down():
@@ -507,12 +299,3 @@ def test_the_learning_rate_rises_again_where_the_schedule_switches_something_on(
 def test_the_learning_rate_rises_over_the_warm_up():
     settings = StageSettings(epochs=10, batches_per_epoch=10, learning_rate=1.0, warm_up=20)
     assert [learning_rate(settings, step) for step in (0, 9, 19, 99)] == [0.05, 0.5, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("line", ["[1]", '{"a": 1}', '{"stage": "a", "step": "x"}', "garbage"])
-def test_a_damaged_journal_is_cut_at_the_damage(tmp_path, line):
-    path = tmp_path / "train.jsonl"
-    good = '{"stage": "a", "epoch": 0, "step": 0}'
-    path.write_text(f"{good}\n{line}\n{good}\n")
-    Journal(path, ["a"]).rewind("a", 5)
-    assert path.read_text() == f"{good}\n"

@@ -16,6 +16,14 @@ SETTINGS = {
 }
 
 
+class Stop(Exception):
+    """Stands for anything that ends a process between two steps."""
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
 class Noise:
     """Batches of noise, a function of stage and step."""
 

@@ -1,0 +1,213 @@
+"""Stopped, killed and damaged: the same command goes on and ends as if nothing had been."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from tests.models.tiny import build
+from tests.training.toys import SETTINGS, Noise, Stop, equal
+from vdsm_bench.errors import DataError
+from vdsm_bench.files import write_whole
+from vdsm_bench.models.vdsm.model import VDSM
+from vdsm_bench.training import trainer as trainer_module
+from vdsm_bench.training.checkpoint import load_weights
+from vdsm_bench.training.journal import Journal, read_looks
+from vdsm_bench.training.trainer import Trainer
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 12, 13, 20])
+def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch, stop_after):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
+    calls = []
+
+    def stop(task, done, total, detail):
+        calls.append(task)
+        if len(calls) == stop_after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    model = build(seed=7)  # whatever the weights before: the checkpoint's count
+    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    folder, weights = uninterrupted
+    assert equal(weights, model.state_dict())
+    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
+
+
+def test_a_model_meets_its_first_batch_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
+    met = []
+    monkeypatch.setattr(VDSM, "meet", lambda model, clip: met.append(clip))
+
+    def stop(task, done, total, detail):
+        if done == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    name, settings = next(iter(SETTINGS.items()))
+    first = Noise().batch(name, 0, settings.batch_size, settings.pairs, settings.frames)
+    assert [clip.equal(first) for clip in met] == [True]
+
+
+def test_moments_of_weights_that_lie_otherwise_in_memory_resume(tmp_path, monkeypatch):
+    """Fused Adam takes weights and moments in the order of memory, a checkpoint in that of axes."""
+
+    def train(folder, progress=None):
+        model = build()
+        for weight in model.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.to(memory_format=torch.channels_last)
+        Trainer(
+            model, SETTINGS, Noise(), folder=tmp_path / folder, seed=1, progress=progress
+        ).train()
+        return model.state_dict()
+
+    def stop(task, done, total, detail):
+        if done == 5:
+            raise Stop
+
+    whole = train("whole")
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_REST", 0.0)
+    with pytest.raises(Stop):
+        train("resumed", stop)
+    assert equal(whole, train("resumed"))
+
+
+@pytest.mark.parametrize(
+    "cut", ['{"stage": "a", "epoch": 1, "epoch_figures": {"x"', '{"epoch_figures": 3}']
+)
+def test_looks_are_read_up_to_where_a_kill_cut_them_short(tmp_path, cut):
+    path = tmp_path / "train.jsonl"
+    Journal(path, ["a"]).write("a", 0, 9, {"epoch_figures": {"x": 1.0}})
+    path.write_text(path.read_text() + cut)
+    assert [(one.epoch, one.figures) for one in read_looks(path)] == [(0, {"x": 1.0})]
+
+
+def test_resume_from_an_older_checkpoint_equals_uninterrupted(uninterrupted, tmp_path, monkeypatch):
+    """A kill loses the steps since the last checkpoint; they are taken again, bit for bit."""
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 1e9)  # stage ends only
+    seen = []
+
+    def stop(task, done, total, detail):
+        seen.append((task, done))
+        if (task, done) == ("train sequence", 7) and len(seen) == 19:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    model = build()
+    Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1, progress=stop).train()
+    folder, weights = uninterrupted
+    assert seen[19] == ("train sequence", 1)
+    assert equal(weights, model.state_dict())
+    assert (tmp_path / "train.jsonl").read_text() == (folder / "train.jsonl").read_text()
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from tests.models.tiny import build
+    from tests.training.toys import SETTINGS, Noise
+    from vdsm_bench.training import trainer
+    trainer.CHECKPOINT_SECONDS = trainer.CHECKPOINT_REST = 0.0
+    def tell(task, done, total, detail):
+        print(task, done, flush=True)
+    trainer.Trainer(
+        build(), SETTINGS, Noise(), folder=Path(sys.argv[1]), seed=1, precision=sys.argv[2],
+        progress=tell,
+    ).train()
+"""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_in(uninterrupted, tmp_path_factory):
+    model = build()
+    folder = tmp_path_factory.mktemp("whole-bf16")
+    Trainer(model, SETTINGS, Noise(), folder=folder, seed=1, precision="bf16").train()
+    return {"32": uninterrupted[1], "bf16": model.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("at", "precision"),
+    [("train pretrain 4", "32"), ("train sequence 6", "32"), ("train sequence 2", "bf16")],
+)
+def test_kill_9_then_the_same_command_equals_uninterrupted(
+    uninterrupted_in, tmp_path, at, precision
+):
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path), precision]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.strip() == at:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    time.sleep(0.05)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{at.rsplit(maxsplit=1)[0]} 1\n" not in done.stdout
+    model = build(seed=3)
+    load_weights(tmp_path / "checkpoints" / "model.safetensors", model)
+    assert equal(uninterrupted_in[precision], model.state_dict())
+
+
+def _killed_while_writing(path):
+    write_whole(path, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_what_killed_writers_of_checkpoints_left_is_removed(tmp_path):
+    writer = multiprocessing.get_context("fork").Process(
+        target=_killed_while_writing, args=(tmp_path / "checkpoints" / "last.safetensors",)
+    )
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert found == {"last.safetensors", "model.safetensors"}
+
+
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    written, write = [], trainer_module.write_checkpoint
+
+    def slow(path, model, optimisers, position):
+        written.append((position.stage, position.step))
+        write(path, model, optimisers, position)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(trainer_module, "write_checkpoint", slow)
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    assert written == [("pretrain", 1), ("pretrain", 12), ("sequence", 1), ("sequence", 12)]
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
+    path = tmp_path / "checkpoints" / "last.safetensors"
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    path.write_bytes(path.read_bytes()[:1000] if damage is None else damage)
+    with pytest.raises(DataError, match="--fresh"):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"a": 1}', '{"stage": "a", "step": "x"}', "garbage"])
+def test_a_damaged_journal_is_cut_at_the_damage(tmp_path, line):
+    path = tmp_path / "train.jsonl"
+    good = '{"stage": "a", "epoch": 0, "step": 0}'
+    path.write_text(f"{good}\n{line}\n{good}\n")
+    Journal(path, ["a"]).rewind("a", 5)
+    assert path.read_text() == f"{good}\n"
