@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdsm_bench.data.folder import FolderDataset
+from vdsm_bench.data.store import ClipStore
+from vdsm_bench.errors import DataError
+
 CODECS = {"mp4": ("libx264", "yuv420p"), "avi": ("mpeg4", "yuv420p"), "webm": ("libvpx", "yuv420p")}
 COLOURS = {"anna": (220, 30, 30), "ben": (30, 220, 30)}
 STEPS = {"walk": 1, "run": 3}
@@ -67,3 +71,21 @@ def write_folder(folder, kinds=(".npz",), takes=4, frames=8):
                 rows.append((name, who, what))
     write_labels(folder, rows)
     return rows
+
+
+def imported(source, destination, **options):
+    """Imports a folder; returns its store."""
+    name = destination.name
+    settings = {"static": ("person",), "dynamic": ("action",), "size": 32, **options}
+    FolderDataset(name=name, **settings).prepare(destination, source=source)
+    return ClipStore.open(destination)
+
+
+def refused(source, tmp_path, **options):
+    """Returns what is said of a folder that is refused, and proves that nothing was left of it."""
+    destination = tmp_path / "data" / "mine"
+    with pytest.raises(DataError) as caught:
+        imported(source, destination, **options)
+    left = list(destination.parent.iterdir()) if destination.parent.exists() else []
+    assert [path.name for path in left if path.suffix != ".lock"] == []
+    return str(caught.value)

@@ -3,9 +3,14 @@ import os
 
 import pytest
 
+from vdsm_bench.cli.main import run_cli
+from vdsm_bench.data.mug import Mug
 from vdsm_bench.data.mug_synthetic import MugSynthetic
 from vdsm_bench.data.parallel import in_order
 from vdsm_bench.data.store import ClipStore
+
+from .home_videos import write_folder
+from .test_mug import write_tree
 
 
 def where(index):
@@ -52,11 +57,38 @@ class FewFaces(MugSynthetic):
         return 65
 
 
-def test_two_processes_write_the_same_bytes_as_one(tmp_path):
+def same_bytes(*folders):
+    one, *others = (
+        [(folder / name).read_bytes() for name in ("frames.npy", "clips.npz", "card.json")]
+        for folder in folders
+    )
+    return all(other == one for other in others)
+
+
+@pytest.mark.parametrize("kind", [FewFaces, Mug])
+def test_two_processes_write_the_same_bytes_as_one(tmp_path, kind):
+    """Drawn, and read from a tree of images whose clips have different lengths."""
+    source, folders = None, []
+    if kind is Mug:
+        source = write_tree(tmp_path / "tree", takes=16, frames=4)
+        for image in source.glob("*/*/take3/img_11.png"):
+            image.unlink()
     for processes in (1, 2):
-        dataset = FewFaces()
+        dataset = kind()
         dataset.processes = processes
-        dataset.prepare(tmp_path / f"{processes}" / "mug-synthetic")
-    one, two = (ClipStore.open(tmp_path / name / "mug-synthetic") for name in "12")
-    for name in ("frames.npy", "clips.npz", "card.json"):
-        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
+        folders.append(tmp_path / f"{processes}" / dataset.card.name)
+        dataset.prepare(folders[-1], source=source)
+    assert same_bytes(*folders)
+
+
+def test_own_clips_are_the_same_bytes_with_any_number_of_processes(tmp_path, capsys):
+    write_folder(tmp_path / "clips", takes=24, frames=4)  # 96 clips: work for three
+    folders = []
+    for processes in ("1", "3"):
+        folders.append(tmp_path / processes / "mine")
+        columns = ("--static", "person", "--dynamic", "action", "--size", "16")
+        where = ("--data-dir", str(folders[-1].parent), "--processes", processes)
+        prepare = ("data", "prepare", "mine", "--from", str(tmp_path / "clips"))
+        assert run_cli([*prepare, *columns, *where]) == 0, capsys.readouterr().err
+    assert same_bytes(*folders)
+    assert len(ClipStore.open(folders[0])) == 96
