@@ -1,5 +1,7 @@
 """Dear scores: computed where they are asked for, also of cells that are done."""
 
+import shutil
+
 import pytest
 
 from tests.runs.test_execute import forbid, numbers
@@ -13,11 +15,29 @@ from vdsm_bench.runs.scores import merged
 LEAKAGE = {"evaluation": {"scores": [{"name": "leakage", "folds": 3}]}}
 
 
-def test_asked_scores_are_added_to_a_cell_that_is_done_without_training(bench, monkeypatch):
-    (plain,), _ = bench(seeds=(5,))
+@pytest.fixture(scope="module")
+def plain_runs(tmp_path_factory):
+    """A runs folder of a cell that nobody asks for more scores."""
+    return tmp_path_factory.mktemp("plain")
+
+
+@pytest.fixture
+def own(bench, plain_runs, tmp_path):
+    """Runs that cell in a copy of the folder that is the test's own: it is done, without them."""
+    bench(runs_dir=plain_runs)
+    folder = shutil.copytree(plain_runs, tmp_path / "runs")
+
+    def call(layer=None):
+        return bench(layer=layer, runs_dir=folder)
+
+    return call
+
+
+def test_asked_scores_are_added_to_a_cell_that_is_done_without_training(own, monkeypatch):
+    (plain,), _ = own()
     assert "identity_information_gap" not in plain.metrics["scores"]
     forbid(monkeypatch, "Trainer", "write_media")
-    (asked,), listener = bench(seeds=(5,), layer=LEAKAGE)
+    (asked,), listener = own(LEAKAGE)
     assert asked.folder == plain.folder
     assert asked.reused
     assert any("adding leakage" in line for line in listener.lines)
@@ -29,28 +49,26 @@ def test_asked_scores_are_added_to_a_cell_that_is_done_without_training(bench, m
     assert {line["metric"] for line in plain.metrics["long"]} < {r["metric"] for r in row["long"]}
 
     forbid(monkeypatch, "build_model", "add_scores")
-    (again,), _ = bench(seeds=(5,), layer=LEAKAGE)  # now it is there
-    (less,), _ = bench(seeds=(5,))  # and stays
+    (again,), _ = own(LEAKAGE)  # now it is there
+    (less,), _ = own()  # and stays
     assert again.metrics == less.metrics == row
 
 
-def test_other_arguments_are_computed_anew_and_leave_no_second_line(bench):
-    (three,), _ = bench(seeds=(5,), layer=LEAKAGE)
-    (two,), _ = bench(
-        seeds=(5,), layer={"evaluation": {"scores": [{"name": "leakage", "folds": 2}]}}
-    )
+def test_other_arguments_are_computed_anew_and_leave_no_second_line(own):
+    (three,), _ = own(LEAKAGE)
+    (two,), _ = own({"evaluation": {"scores": [{"name": "leakage", "folds": 2}]}})
     assert two.folder == three.folder
     assert two.metrics["asked"]["leakage"]["arguments"] == {"folds": 2}
     keys = [(line["metric"], line["factor"]) for line in two.metrics["long"]]
     assert len(keys) == len(set(keys))
 
 
-def test_a_row_that_is_scored_again_says_which_dear_scores_it_loses(bench, tmp_path):
+def test_a_row_that_is_scored_again_says_which_dear_scores_it_loses(own):
     asked = {"evaluation": {"scores": [{"name": "leakage", "folds": 2}]}}
-    (first,), _ = bench(seeds=(5,), layer=asked, runs_dir=tmp_path)
+    (first,), _ = own(asked)
     judge = {**first.metrics["judge"], "weights": "of another machine"}
     write_json(first.folder / "metrics.json", {**first.metrics, "judge": judge})
-    (again,), listener = bench(seeds=(5,), runs_dir=tmp_path)
+    (again,), listener = own()
     assert again.metrics["asked"] == {}
     (said,) = [line for line in listener.lines if "scored again" in line]
     assert "without leakage" in said
@@ -58,9 +76,10 @@ def test_a_row_that_is_scored_again_says_which_dear_scores_it_loses(bench, tmp_p
     assert parse_assignments([command]) == asked
 
 
-def test_asked_at_once_or_later_the_numbers_are_the_same(bench, tmp_path):
-    (later,), _ = bench(seeds=(5,), layer=LEAKAGE)
-    (at_once,), _ = bench(seeds=(5,), layer=LEAKAGE, runs_dir=tmp_path)
+def test_asked_at_once_or_later_the_numbers_are_the_same(bench, own, tmp_path):
+    (later,), _ = own(LEAKAGE)
+    (at_once,), _ = bench(layer=LEAKAGE, runs_dir=tmp_path / "at-once")
+    assert (later.reused, at_once.reused) == (True, False)
     assert numbers(at_once.metrics)["scores"] == numbers(later.metrics)["scores"]
     assert at_once.folder.name == later.folder.name
 
