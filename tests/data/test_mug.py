@@ -376,32 +376,3 @@ def test_actions_beside_the_six_expressions_are_left_out_and_named(tmp_path):
     notes = Mug().survey(source).notes
     assert "left out: mixed (2)" in notes
     assert "left out: neutral (2)" in notes
-
-
-def test_a_survey_says_per_identity_and_action_what_is_there_and_what_is_missing(tmp_path):
-    clips, labels = released(people=3)
-    source = save(tmp_path / "mug", clips[:-1], labels[:-1])  # person 2 has no code 8
-    report = Mug().survey(source)
-    assert report.problems == []
-    assert report.cells["subject-02"] == {
-        "code-0": 1, "code-1": 1, "code-7": 1, "code-3": 1, "code-4": 1, "code-8": 0,
-    }  # fmt: skip
-    assert "layout release, 17 clips" in report.lines[0]
-    assert "identity x action: 17 of 18 combinations have clips, 1 each" in report.lines
-    for note in ("missing code-8: subject-02", "left out: code-2 (3)", "left out: code-6 (3)",
-                 "3 identities; the published scores are over 52"):  # fmt: skip
-        assert note in report.notes
-
-
-def test_a_survey_lists_every_fault_and_an_import_the_first(tmp_path):
-    source = write_tree(tmp_path / "tree")
-    for damage in (odd_file, odd_image, empty_take, empty_action, broken_image):
-        damage(source)
-    report = Mug(crop="clean").survey(source)
-    for wanted in ("anna/notes.txt does not belong there", "take1/notes.txt is no jpg",
-                   "take7 is too short: 0 images", "sad is empty",
-                   "img_9.png does not read as an image"):  # fmt: skip
-        assert sum(wanted in problem for problem in report.problems) == 1, wanted
-    with pytest.raises(DataError, match=r"And 3 more faults\.") as caught:
-        Mug().prepare(tmp_path / "data" / "mug", source=source)
-    assert f"vdsm-bench data check mug --from {source}" in caught.value.hint
