@@ -102,11 +102,13 @@ def test_a_bounce_touches_a_side_and_a_free_way_none(ones):
 
 
 def test_two_digits_go_where_their_labels_say():
-    twos = MmnistSynthetic(digits=2, identities=90, takes=2)
+    twos, in_turn = MmnistSynthetic(digits=2, identities=90, takes=2), set()
     for index in range(0, len(twos), 11):
         labels, paths = twos.labels(index), twos.paths(index)
-        names = sorted(compass(path.velocity) for path in paths)
-        assert tuple(names) == tuple(sorted(DIRECTIONS[2][labels["direction"]]))
+        names = [compass(path.velocity) for path in paths]
+        wanted = DIRECTIONS[2][labels["direction"]]
+        assert sorted(names) == sorted(wanted)
+        in_turn.add(tuple(names) == wanted)
         places = [path.places(FRAMES) for path in paths]
         assert (np.abs(places[0] - places[1]).max(1) >= 18).mean() >= 0.6
         assert labels["smaller-digit"] < labels["larger-digit"] + 1
@@ -117,6 +119,7 @@ def test_two_digits_go_where_their_labels_say():
             for glyph, place in zip(twos._glyphs[index // 2], places, strict=True):
                 left, top = place[frame]
                 assert (clip[top : top + 28, left : left + 28, 0] == glyph).all()
+    assert in_turn == {True, False}  # either digit may go either way
 
 
 def test_the_label_of_a_digit_is_that_of_its_picture(ones):
@@ -150,6 +153,60 @@ def test_held_out_digits_are_other_images(ones, store):
         assert not train & pictures_in(ones, store, part)
     assert splits.unscorable == ("glyph",)
     assert set(store.labels["digit"][splits.test]) <= set(store.labels["digit"][splits.train])
+
+
+@pytest.fixture(scope="module", params=["mmnist-2-synthetic", "mmnist-2"])
+def twos(request, tmp_path_factory):
+    """A set of two digits, its store, and the pictures of every identity as its clips show them."""
+    name = request.param
+    source = request.getfixturevalue("files") if name == "mmnist-2" else None
+    dataset = registry().factory("datasets", name, {"identities": 90, "takes": 4})()
+    folder = tmp_path_factory.mktemp("data") / name
+    dataset.prepare(folder, source=source)
+    store = ClipStore.open(folder)
+    return dataset, store, [two_pictures(dataset, store, who) for who in range(90)]
+
+
+def two_pictures(dataset, store, who):
+    """Cuts two pictures out of the stored pixels: what stays on a way while the other passes."""
+    found = ([], [])
+    for row in np.flatnonzero(store.identities == who).tolist():
+        for seen, path in zip(found, dataset.paths(row), strict=True):
+            for frame, (left, top) in zip(store.frames(row), path.places(FRAMES), strict=True):
+                seen.append(frame[top : top + 28, left : left + 28])
+    return [np.min(seen, axis=0).tobytes() for seen in found]
+
+
+def test_two_digits_are_called_by_their_pictures(twos):
+    dataset, store, pictures = twos
+    source = dataset.source_digits()
+    known = {
+        image.tobytes(): str(digit)
+        for image, digit in zip(source.images, source.classes, strict=True)
+    }
+    classes = {factor.name: factor.classes for factor in store.factors}
+    for row in range(len(store)):
+        labels = {name: classes[name][labels[row]] for name, labels in store.labels.items()}
+        shown = [known[picture] for picture in pictures[store.identities[row]]]
+        assert shown == [labels["smaller-digit"], labels["larger-digit"]]
+        assert shown[0] < shown[1]
+        assert labels["glyph"] == f"glyph-{store.identities[row]:04d}"
+    pairs = np.stack([store.labels["smaller-digit"], store.labels["larger-digit"]])
+    assert np.unique(pairs, axis=1, return_counts=True)[1].tolist() == [8] * 45
+
+
+def test_no_picture_of_two_held_out_digits_is_trained_on(twos):
+    _, store, pictures = twos
+    assert len({one for both in pictures for one in both}) == 180  # nobody shares one
+    splits = make_splits(store, "identities")
+    check_disjoint(store, splits)
+    shown = {
+        part: {one for who in store.identities[rows] for one in pictures[who]}
+        for part, rows in splits.parts().items()
+    }
+    assert not (shown["train"] | shown["cells"]) & (shown["validation"] | shown["test"])
+    assert not shown["validation"] & shown["test"]
+    assert splits.unscorable == ("glyph",)
 
 
 def test_transfers_and_continuations_agree_with_the_store(ones, store):
