@@ -1,10 +1,12 @@
-"""A model, an encoder, a dataset and a score of another package, through entry points."""
+"""A model, its parts, a dataset and a score of another package, through entry points."""
 
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.plugin.install import install
 
@@ -52,3 +54,17 @@ def test_what_another_package_declares_trains_and_gets_a_row(bench):
 def test_a_wrong_argument_of_it_is_refused_with_a_suggestion(bench):
     answer = bench("run", "--model", "toy[cod=3]", "--dataset", "toy-squares", expect=2)
     assert "did you mean 'code'" in answer.stderr
+
+
+def test_a_decoder_of_another_package_is_trained_inside_vdsm(bench):
+    run = ("run", "--model", "vdsm", "--dataset", "toy-squares", "--preset", "smoke", "--json")
+    (cell,) = json.loads(bench(*run, "--set", "model.decoder=toy-picture[features=8]").stdout)
+    assert cell["state"] == "done"
+    assert cell["metrics"]["model"] == "vdsm[decoder=toy-picture[features=8]]"
+    assert cell["metrics"]["scores"]["mse"]["n"] == 24
+    weights = load_file(Path(cell["folder"]) / "checkpoints" / "model.safetensors")
+    own = {name: value for name, value in weights.items() if name.startswith("model/decoder.")}
+    assert set(own) == {f"model/decoder.{layer}.{what}" for layer in ("inner", "outer")
+                        for what in ("weight", "bias")}  # fmt: skip
+    assert own["model/decoder.inner.weight"].shape == (8, 8 + 4)  # the preset's pose and identity
+    assert own["model/decoder.outer.bias"].abs().max() > 0  # it starts at 0
