@@ -1,0 +1,82 @@
+"""What ``status`` and ``leaderboard --all`` print of cells in every state, made up and not run."""
+
+import pytest
+
+from tests.runs.cells import make_cell
+from vdsm_bench.cli.main import run_cli
+from vdsm_bench.files import read_json, write_json
+
+DEAD = 2**22 + 1  # more than a Linux machine gives
+
+
+@pytest.fixture
+def printed(tmp_path, capsys):
+    def call(*words):
+        assert run_cli(["--runs-dir", str(tmp_path), *words]) == 0
+        return capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """Two seeds that are done, a collapsed cell, and cells that were left in other states."""
+    made = {"done": make_cell(tmp_path), "done too": make_cell(tmp_path, seed=1)}
+    made["collapsed"] = make_cell(
+        tmp_path, model="toy[decoder=single]", collapsed=True, note="the identity code says nothing"
+    )
+    made["diverged"] = make_cell(tmp_path, seed=2)
+    made["diverged"].write_status("diverged", note="the loss is nan")
+    made["interrupted"] = make_cell(tmp_path, seed=3)
+    made["interrupted"].write_status("interrupted", stage="sequence", epoch=2)
+    made["killed"] = make_cell(tmp_path, seed=4)
+    made["killed"].write_status("training", stage="pretrain", epoch=1)
+    status = made["killed"].path / "status.json"
+    write_json(status, {**read_json(status), "pid": DEAD})
+    made["damaged"] = make_cell(tmp_path, seed=5)
+    made["damaged"].metrics_file.write_text("{")
+    return {
+        state: (f"faces/{folder.path.parent.name}/{folder.path.name}", folder)
+        for state, folder in made.items()
+    }
+
+
+def test_status_has_a_line_per_cell_with_its_state_and_how_far_or_why(cells, printed):
+    lines = printed("status").out.splitlines()
+    assert len(lines) == len(cells)
+    label = {state: name for state, (name, _) in cells.items()}
+    for wanted in (
+        f"done         {label['done']}",
+        f"done         {label['done too']}",
+        f"done         {label['collapsed']}",
+        f"diverged     {label['diverged']}  the loss is nan",
+        f"interrupted  {label['interrupted']}  sequence epoch 2",
+        f"killed       {label['killed']}  pretrain epoch 1",
+    ):
+        assert wanted in lines
+    (damaged,) = [line for line in lines if label["damaged"] in line.split()]
+    file = cells["damaged"][1].metrics_file
+    assert damaged.startswith(f"damaged      {label['damaged']}  {file} is damaged: ")
+
+
+def test_the_wide_leaderboard_has_intervals_and_names_every_cell_that_is_not_done(cells, printed):
+    lines = [" ".join(line.split()) for line in printed("leaderboard", "--all").out.splitlines()]
+    head = next(line for line in lines if line.startswith("model run consist"))
+    assert head.endswith("leak.a leak.i MSE PSNR SSIM slot supervision minutes")
+    toy = "toy small ×2 0.800±0.00 [0.700, 0.900] 0.910±0.01 [0.800, 1.000]"
+    single = "toy[decoder=single] small ×1 0.800 [0.700, 0.900] 0.900 [0.800, 1.000]"
+    absent = "– " * 7  # the scores that the rows do not have
+    assert f"{toy} {absent}native none 1.5" in lines
+    assert f"{single} {absent}native none 1.5 collapsed" in lines
+    assert (
+        "faces/toy[decoder=single]/small seed 0: the identity code says nothing; "
+        "transfer_accuracy: the model cannot generate" in lines
+    )
+    missing = lines[lines.index("not done:") + 1 :]
+    assert missing[:3] == [
+        "diverged faces/toy/small seed 2: the loss is nan",
+        "interrupted faces/toy/small seed 3",
+        "killed faces/toy/small seed 4",
+    ]
+    assert missing[3].startswith("damaged faces/toy/small seed 5: ")
+    assert "[0.700, 0.900]" not in printed("leaderboard").out
