@@ -153,9 +153,9 @@ def check(session: Session, dataset: str, source: Path | None, cells: bool, as_j
         ):
             click.echo(line)
     if report.problems:
+        count = f"{len(report.problems)} fault{'s' if len(report.problems) > 1 else ''}"
         raise DataError(
-            f"{source or dataset} has {len(report.problems)} faults; the first: "
-            f"{report.problems[0]}",
+            f"{source or dataset} has {count}; the first: {report.problems[0]}",
             hint=f"mend {source or 'its source'}, then: vdsm-bench data prepare {dataset} "
             + (f"--from {source}" if source else _ANEW),
         )
