@@ -7,7 +7,7 @@ from rich.console import Console
 from tests.runs.cells import make_cell
 from vdsm_bench.boards.leaderboard import COLUMNS, leaderboard, to_csv
 from vdsm_bench.boards.table import render
-from vdsm_bench.files import write_json
+from vdsm_bench.files import read_json, write_json
 
 GOLDEN = Path(__file__).with_name("leaderboard_header.csv")
 
@@ -36,6 +36,17 @@ def test_an_absent_score_is_empty_with_its_reason(tmp_path):
     assert row["dynamic_accuracy_spread"] is None
     fields = to_csv([row]).splitlines()[1].split(",")
     assert fields[COLUMNS.index("transfer_accuracy")] == ""
+
+
+def test_a_score_that_only_some_seeds_have_says_of_which(tmp_path):
+    cells = [make_cell(tmp_path, seed=seed) for seed in (0, 1, 2)]
+    content = read_json(cells[1].metrics_file)
+    content["scores"]["fvd_judge_regenerated"] = {"value": 5.0, "low": 4.0, "high": 6.0}
+    write_json(cells[1].metrics_file, content)
+    (row,) = leaderboard(tmp_path)
+    assert (row["fvd_judge_regenerated"], row["n_seeds"]) == (5.0, 3)
+    assert "fvd_judge_regenerated: of seed 1 alone" in row["note"]
+    assert "dynamic_accuracy: of seed" not in row["note"]
 
 
 def test_other_settings_under_the_same_preset_are_another_row(tmp_path):

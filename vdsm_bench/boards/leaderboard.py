@@ -198,9 +198,16 @@ def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _notes(cells: Sequence[Mapping[str, Any]]) -> str | None:
-    """Returns warnings, citations, and the columns that are empty, those of one reason together."""
+    """Returns warnings, citations, and the columns that are empty, those of one reason together.
+
+    So are those that only some of the seeds have.
+    """
     columns: dict[str, list[str]] = {}
     for name in SCORES:
+        having = [c for c in cells if c["scores"].get(name, {}).get("value") is not None]
+        if 0 < len(having) < len(cells):
+            seeds = ", ".join(str(cell["seed"]) for cell in having)
+            columns.setdefault(f"of seed {seeds} alone", []).append(name)
         for reason in {cell["scores"].get(name, {}).get("reason") for cell in cells} - {None}:
             columns.setdefault(reason, []).append(name)
     reasons = [f"{', '.join(names)}: {reason}" for reason, names in columns.items()]
