@@ -55,6 +55,15 @@ def test_accents_may_be_composed_otherwise_than_on_disk(tmp_path, on_disk, in_ta
     assert len(imported(source, tmp_path / "store")) == len(rows)
 
 
+def test_a_name_is_one_label_however_its_accents_are_typed(tmp_path):
+    forms = ("NFC", "NFD")
+    names = [unicodedata.normalize(form, "José") for form in forms for _ in range(2)]
+    write_labels(tmp_path, [(f"{i}.npz", name, "walk") for i, name in enumerate(names)])
+    found = read_labels(tmp_path / "labels.csv", tmp_path, ("person", "action"))
+    assert {row.labels["person"] for row in found.rows} == {"Jos\xe9"}
+    assert len(found.rows) == 4
+
+
 def test_a_missing_table_shows_how_to_write_it(tmp_path):
     write_folder(tmp_path / "clips")
     (tmp_path / "clips" / "labels.csv").unlink()

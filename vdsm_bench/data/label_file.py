@@ -232,7 +232,8 @@ def _row(
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         return None, f"{name} lies outside of the folder"
-    labels = {factor: values.get(factor, "") for factor in factors}
+    # composed: on some keyboards an accent is a character of its own, and one person would be two
+    labels = {factor: unicodedata.normalize("NFC", values.get(factor, "")) for factor in factors}
     row = Row(path.as_posix(), labels, _PART_NAMES.get(values.get(SPLIT, "").lower()))
     if len(cells) > len(header):
         return row, f"{name} has {len(cells)} values for {len(header)} columns"
