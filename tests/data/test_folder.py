@@ -181,6 +181,21 @@ def test_windows_of_one_file_are_never_taken_apart(tmp_path):
     assert "anna_walk_1" not in said
 
 
+def test_a_window_that_two_files_share_is_found_though_the_files_differ(tmp_path):
+    """Else a trimmed copy is trained on and its original tested on."""
+    source = tmp_path / "clips"
+    rows = write_folder(source, takes=1, frames=12)
+    write_clip(source / "trimmed.npz", pictures("anna", "walk", frames=12)[4:])
+    write_labels(source, [*rows, ("trimmed.npz", "anna", "walk")])
+    said = refused(source, tmp_path, window=4)
+    assert (
+        "trimmed.npz: shows in its frames 0 to 3 the same as frames 4 to 7 of anna_walk_0.npz, "
+        "pixel for pixel" in said
+    )
+    assert said.count("the same as") == 1
+    assert len(imported(source, tmp_path / "whole")) == 5  # uncut they are different clips
+
+
 def test_rate_stride_size_and_colour(tmp_path):
     source = tmp_path / "clips"
     source.mkdir()

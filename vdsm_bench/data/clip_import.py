@@ -144,12 +144,12 @@ def _collect(
         except (OddFileError, OSError) as error:
             odd.append(Odd(row.file, str(error)))
             continue
-        digest = hashlib.blake2b(clip.tobytes(), digest_size=16).digest()
-        twin = twins.setdefault(digest, row.file)
-        if twin != row.file:
-            odd.append(Odd(row.file, f"shows the same as {twin}, pixel for pixel"))
+        windows = cut.windows(clip)
+        twin = _twin(twins, row.file, clip, windows, cut.window_step or len(windows[0]))
+        if twin:
+            odd.append(Odd(row.file, twin))
             continue
-        for window in cut.windows(clip):
+        for window in windows:
             write(np.ascontiguousarray(window).tobytes())
             taken.rows.append(row)
             taken.recordings.append(len(taken.names))
@@ -158,6 +158,28 @@ def _collect(
     if progress is not None:
         progress(len(rows), len(rows))
     return taken
+
+
+def _twin(
+    seen: dict[bytes, str], file: str, clip: ByteArray, windows: Sequence[ByteArray], step: int
+) -> str:
+    """Says which file shows the same, as a whole or in a window; remembers a file that is new.
+
+    A window that two files share could be trained on and tested on.
+    """
+    mine = {_digest(clip): ("", file)}
+    for number, window in enumerate(windows):
+        frames = f"frames {number * step} to {number * step + len(window) - 1}"
+        mine.setdefault(_digest(window), (f" in its {frames}", f"{frames} of {file}"))
+    for digest, (where, _) in mine.items():
+        if digest in seen:
+            return f"shows{where} the same as {seen[digest]}, pixel for pixel"
+    seen.update({digest: name for digest, (_, name) in mine.items()})
+    return ""
+
+
+def _digest(frames: ByteArray) -> bytes:
+    return hashlib.blake2b(frames.tobytes(), digest_size=16).digest()
 
 
 def _watched(row: Row, source: Path, strip: Strip, cut: Cut, taken: _Collected) -> Iterator[Any]:
