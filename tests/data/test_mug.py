@@ -148,8 +148,11 @@ def as_nan(clip):
             r"clips\.npz, clip 4 is too short: 2 frames, 1 with stride 2",
         ),
         (with_clip(lambda clip: "face.png"), r"clip 4 is no array of pixels"),
-        (with_clip(as_nan), r"clip 4: pixels must lie in \[0, 255\]"),
-        (with_clip(lambda clip: clip.astype(int) - 300), r"clip 4: pixels"),
+        (with_clip(as_nan), r"clip 4 holds pixels from nan to nan; 0 to 1 or 0 to 255 are read"),
+        (with_clip(lambda clip: clip.astype(int) - 300), r"clip 4 holds pixels from -300"),
+        (with_clip(lambda clip: clip > 5), "clip 4 is no array of pixels"),
+        (with_clip(lambda clip: (clip > 5).astype(np.uint8)), "clip 4 holds whole numbers"),
+        (with_clip(lambda clip: clip / 80), "clip 4 holds floats from 0 to 1.125"),
         (with_label(7, 1, 9), r"labels\.npz, row 7: action 9"),
         (with_label(7, 1, 1.5), r"row 7: action 1\.5"),
         (with_label(7, 0, -1), r"row 7: identity -1"),
@@ -211,6 +214,23 @@ def test_jpegs_are_read(tmp_path):
     assert np.abs(store.frames(7)[1, 32, 32].astype(int) - [110, 110, 20]).max() < 6
 
 
+def test_images_are_read_as_they_are_shown(tmp_path):
+    """Turned as a camera says, and black where nothing is seen."""
+    source = write_tree(tmp_path / "tree")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    for path in (source / "ben" / "joy" / "take0").iterdir():
+        picture = Image.new("RGB", (96, 96), "white")
+        picture.paste((0, 0, 0), (0, 48, 96, 96))  # the lower half: shown at the left
+        picture.save(path, exif=exif)
+    for path in (source / "ben" / "joy" / "take1").iterdir():
+        Image.new("RGBA", (96, 96), (255, 255, 255, 0)).save(path)
+    store = imported(source, tmp_path / "data" / "mug", crop="clean")
+    turned, clear = store.frames(6)[0], store.frames(7)[0]
+    assert (turned[:, :30].max(), turned[:, 34:].min()) == (0, 255)
+    assert clear.max() == 0
+
+
 def odd_file(root):
     (root / "anna" / "notes.txt").write_text("x")
 
@@ -249,6 +269,10 @@ def tiny(root):
         Image.new("RGB", (32, 32)).save(path)
 
 
+def deep(root):
+    Image.new("I;16", (128, 96)).save(root / "ben" / "joy" / "take1" / "img_9.png")
+
+
 def disguised(root):
     path = root / "ben" / "joy" / "take1" / "img_9.png"
     Image.new("RGB", (128, 96)).save(path, format="GIF")
@@ -264,6 +288,7 @@ def disguised(root):
         (broken_image, r"img_9\.png does not read as an image"),
         (other_size, r"img_9\.png is 100x96, the clip's first frame 128x96"),
         (tiny, "is 32x32; at least 64x64"),
+        (deep, r"img_9\.png has pixels of kind I;16; 8 bits per channel are read"),
         (disguised, r"img_9\.png does not read as an image"),
     ],
 )

@@ -7,6 +7,8 @@ unpickled. A file that does not read as a whole is odd: the reason is a sentence
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,12 @@ ARRAYS = frozenset({".npz", ".npy"})
 CLIPS = VIDEOS | IMAGES | ARRAYS | {".gif"}
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_NOT_READ = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
+_ANIMATED = ("PNG", "WEBP")
+#: what Pillow and NumPy raise at damaged files
+_NOT_READ = (
+    OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, TypeError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 _POINTER = b"version https://git-lfs.github.com/spec/"
 #: degrees to the left, as a video's file has them
 _TURNS = {
@@ -39,6 +46,11 @@ _TURNS = {
 }
 #: frames that may lack at the end of a video whose header counts them: players drop as many
 _MAY_LACK = 2
+#: formats whose header counts no frames and says how long the file is; of others PyAV guesses
+_SAY_TIMES_ONLY = {"matroska,webm", "flv"}
+#: floats of 0 to 1 may lie so far above 1: resizing rounds, a step of float16 at most, and the
+#: byte is 255 all the same
+_ABOVE_ONE = 1e-3
 
 
 class OddFileError(Exception):
@@ -52,10 +64,12 @@ class Frame:
     Attributes:
         picture: RGB.
         time: seconds since the beginning of the file, where the file says so.
+        duration: seconds that it is shown, where the file says so.
     """
 
     picture: Image.Image
     time: float | None = None
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,25 +143,59 @@ def require_video_reader() -> Any:
 
 def _of_video(path: Path) -> Iterator[Frame]:
     av = require_video_reader()
-    count = 0
+    count, read_to, shown_to = 0, 0.0, 0.0
     try:
         with av.open(str(path), options={"err_detect": "explode"}) as container:
             if not container.streams.video:
                 raise OddFileError("has no pictures in it")
             stream = container.streams.video[0]
             stream.codec_context.options = {"err_detect": "explode"}
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise OddFileError(f"is damaged: its frame {count} does not decode")
-                count += 1
-                yield Frame(_upright(frame.to_image(), frame.rotation), frame.time)
-            announced = stream.frames
+            for packet in container.demux():
+                read_to = max(read_to, _end(packet))
+                for frame in packet.decode() if packet.stream.index == stream.index else ():
+                    if frame.is_corrupt:
+                        raise OddFileError(f"is damaged: its frame {count} does not decode")
+                    count += 1
+                    shown_to = max(shown_to, _end(frame))
+                    length = float(frame.duration * frame.time_base) if frame.duration else None
+                    yield Frame(_upright(frame.to_image(), frame.rotation), frame.time, length)
+            lacks = _lacking(container, stream, count, shown_to, read_to)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         where = f" after frame {count}" if count else ""
         what = getattr(error, "strerror", None) or error
         raise OddFileError(f"does not read as a video{where}: {what}") from error
-    if count + _MAY_LACK < announced:
-        raise OddFileError(f"ends early: {count} frames instead of {announced}")
+    if lacks:
+        raise OddFileError(f"ends early: {lacks}")
+
+
+def _end(piece: Any) -> float:
+    """Returns when a frame or packet is over, seconds since the beginning of the file."""
+    if piece.pts is None:
+        return 0.0
+    return float((piece.pts + (piece.duration or 0)) * piece.time_base)
+
+
+def _lacking(container: Any, stream: Any, count: int, shown_to: float, read_to: float) -> str:
+    """Says what a video lacks of what its header announces.
+
+    Args:
+        container: the file.
+        stream: its pictures.
+        count: how many were read.
+        shown_to: when the last of them is over, seconds.
+        read_to: when the last of anything is over; the sound may be longer than the pictures.
+    """
+    some = (_MAY_LACK + 1) * shown_to / max(count, 1)
+    if count + _MAY_LACK < stream.frames:
+        # trimmed without coding it anew, an mp4 keeps and counts frames that are not shown
+        edited = "mp4" in container.format.name and stream.duration
+        if not edited or shown_to + some < float(stream.duration * stream.time_base):
+            return f"{count} frames instead of {stream.frames}"
+    announced = (container.duration or 0) / 1e6
+    timed = container.format.name in _SAY_TIMES_ONLY
+    if timed and read_to + some < announced:
+        return f"after {read_to:.3g} of {announced:.3g} seconds"
+    return ""
 
 
 def _upright(picture: Image.Image, turned: int) -> Image.Image:
@@ -164,11 +212,35 @@ def _of_gif(path: Path) -> Iterator[Frame]:
     try:
         with Image.open(path, formats=("GIF",)) as image:
             for frame in ImageSequence.Iterator(image):
-                yield Frame(_rgb(frame), time)
+                duration = (frame.info.get("duration") or 100) / 1000  # no delay: as viewers do
+                yield Frame(_rgb(frame), time, duration)
                 count += 1
-                time += (frame.info.get("duration") or 100) / 1000  # no delay: as viewers show it
+                time += duration
     except _NOT_READ as error:
         raise OddFileError(f"does not read as a GIF after frame {count}: {error}") from error
+    if not _has_trailer(path.read_bytes()):
+        raise OddFileError(f"ends early: after frame {count}, without the mark that ends a GIF")
+
+
+def _has_trailer(gif: bytes) -> bool:
+    """Says whether a GIF ends as it should; Pillow takes one cut between frames as whole."""
+
+    def table(flags: int) -> int:
+        return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+    try:
+        place = 13 + table(gif[10])
+        while gif[place] != 0x3B:
+            if gif[place] not in (0x21, 0x2C):  # no block; Pillow passes over it too
+                place += 1
+                continue
+            place += 2 if gif[place] == 0x21 else 11 + table(gif[place + 9])
+            while gif[place]:
+                place += gif[place] + 1
+            place += 1
+    except IndexError:
+        return False
+    return True
 
 
 def _of_folder(folder: Path) -> Iterator[Frame]:
@@ -180,7 +252,10 @@ def _of_folder(folder: Path) -> Iterator[Frame]:
     for path in paths:
         if not path.is_file() or path.suffix.lower() not in IMAGES:
             raise OddFileError(f"holds {path.name}, which is no image")
-        picture = _open_image(path, f"holds {path.name}, which")
+        try:
+            picture = open_image(path)
+        except OddFileError as error:
+            raise OddFileError(f"holds {path.name}, which {error}") from error
         first = first or picture.size
         if picture.size != first:
             raise OddFileError(
@@ -191,7 +266,7 @@ def _of_folder(folder: Path) -> Iterator[Frame]:
 
 
 def _of_strip(path: Path, strip: Strip) -> Iterator[Frame]:
-    picture = _open_image(path, "")
+    picture = open_image(path)
     width, height = picture.size
     across = width >= height if strip.direction == "auto" else strip.direction == "horizontal"
     length, side = (width, height) if across else (height, width)
@@ -208,13 +283,24 @@ def _of_strip(path: Path, strip: Strip) -> Iterator[Frame]:
         yield Frame(picture.crop((begin, 0, end, side) if across else (0, begin, side, end)))
 
 
-def _open_image(path: Path, subject: str) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Returns the one picture of an image file, RGB and upright; what is transparent shows black.
+
+    Raises:
+        OddFileError: damaged, of more than 8 bits per channel, or of several pictures.
+    """
     try:
         with Image.open(path, formats=_FORMATS) as image:
+            # phones keep further pictures in their JPEGs, which are no animation
+            if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+                raise OddFileError(
+                    f"is an animation of {image.n_frames} frames; a GIF, a video or a folder of "
+                    "images is read"
+                )
             upright = ImageOps.exif_transpose(image)
             return _rgb(upright)
     except _NOT_READ as error:
-        raise OddFileError(f"{subject} does not read as an image: {error}".strip()) from error
+        raise OddFileError(f"does not read as an image: {error}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -258,6 +344,11 @@ def as_pixels(array: AnyArray) -> ByteArray:
     Raises:
         OddFileError: another shape, kind or range.
     """
+    if array.ndim == 3 and array.shape[-1] in (1, 3, 4):
+        raise OddFileError(
+            f"holds an array {list(array.shape)}, which is one picture, or frames of a width of "
+            f"{array.shape[-1]} pixels"
+        )
     if array.ndim == 3:
         array = array[..., None]
     channels = (1, 3)
@@ -270,10 +361,31 @@ def as_pixels(array: AnyArray) -> ByteArray:
         )
     if array.dtype.kind not in "uifb":
         raise OddFileError(f"holds an array of {array.dtype}, which are no pixels")
+    scale = pixel_scale(array)
+    pixels = np.round(array * scale if scale != 1 else array).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def pixel_scale(array: AnyArray) -> float:
+    """Returns what pixels are multiplied by to be 0 to 255: 255 for bools and floats of 0 to 1.
+
+    Raises:
+        OddFileError: they lie in neither range, or nobody can tell in which.
+    """
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 255):  # written so that NaN fails too
         raise OddFileError(f"holds pixels from {low:g} to {high:g}; 0 to 1 or 0 to 255 are read")
-    if array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1):
-        array = array * 255.0
-    pixels = np.round(array).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    if array.dtype.kind == "b":
+        return 255.0
+    if array.dtype.kind == "f":
+        if 1 + _ABOVE_ONE < high <= 2:
+            raise OddFileError(
+                f"holds floats from {low:g} to {high:g}, which are neither 0 to 1 nor 0 to 255"
+            )
+        return 255.0 if high <= 1 + _ABOVE_ONE else 1.0
+    if high == 1:
+        raise OddFileError(
+            "holds whole numbers from 0 to 1, black in the range of 0 to 255; save bools, floats "
+            "or 255 times as much"
+        )
+    return 1.0

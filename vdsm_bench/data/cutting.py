@@ -116,8 +116,10 @@ def _at_rate(frames: Iterator[Frame], rate: float) -> Iterator[Frame]:
         shown = frame
     if shown is None or shown.time is None or start is None:
         return
-    if start + due / rate <= shown.time + _SAME_TIME:
+    end = shown.time + max(shown.duration or 0.0, 2 * _SAME_TIME)
+    while start + due / rate < end - _SAME_TIME:
         yield shown
+        due += 1
 
 
 def _count(frames: int) -> str:

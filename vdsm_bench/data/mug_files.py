@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vdsm_bench.data.clip_files import natural
+from vdsm_bench.data.clip_files import OddFileError, natural, open_image, pixel_scale
 from vdsm_bench.data.safe_arrays import AnyArray, read_npz
 from vdsm_bench.data.store import ByteArray, IntArray
 from vdsm_bench.errors import DataError
@@ -35,7 +35,6 @@ _TREE = "IDENTITY/ACTION/TAKE/*.jpg|png|bmp"
 #: highest number of an identity that is taken for one
 _HIGHEST = 9999
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
-_FORMATS = ("JPEG", "PNG", "BMP")
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 #: OpenFace's folder of aligned faces, and what it writes beside it
 _ALIGNED = "_aligned"
@@ -176,18 +175,16 @@ def _problem_of(path: Path, index: int, clips: Sequence[Any]) -> str:
         return f"{where} is no array of pixels"
     if clip.ndim != 4 or clip.shape[1:] != (FACE, FACE, 3) or not len(clip):
         return f"{where} has shape {list(clip.shape)}; expected [frames, {FACE}, {FACE}, 3]"
-    low, high = clip.min(), clip.max()
-    if not (low >= 0 and high <= 255):  # written so that NaN fails too
-        return f"{where}: pixels must lie in [0, 255], got [{low}, {high}]"
+    try:
+        pixel_scale(clip)
+    except OddFileError as error:
+        return f"{where} {error}"
     return ""
 
 
 def _as_bytes(clip: AnyArray, stride: int) -> ByteArray:
     """Returns a checked clip as uint8; floats up to 1 count as [0, 1]."""
-    if clip.dtype.kind == "f":
-        scale = 255.0 if clip.max() <= 1 else 1.0
-        return np.round(clip[::stride] * scale).astype(np.uint8)
-    return clip[::stride].astype(np.uint8)
+    return np.round(clip[::stride] * pixel_scale(clip)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -330,10 +327,10 @@ def _read_images(paths: Sequence[Path]) -> Iterator[npt.NDArray[np.uint8]]:
     first: tuple[int, int] | None = None
     for path in paths:
         try:
-            with Image.open(path, formats=_FORMATS) as image:
-                size, picture = image.size, image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path} does not read as an image: {error}.") from error
+            picture = open_image(path)
+        except OddFileError as error:
+            raise DataError(f"{path} {error}.") from error
+        size = picture.size
         first = first or size
         if size != first:
             raise DataError(
