@@ -171,7 +171,7 @@ def obtain_judge(
             raise ProtocolError(
                 f"The judge failed the disjoint gate: held-out clips ({counts}) are training or "
                 "validation clips, pixel for pixel. Nothing is scored.",
-                hint="vdsm-bench data check NAME   (which clips, and under which split)",
+                hint=f"vdsm-bench data check {folder.parent.name}   (which clips, in which split)",
             )
         left_out = dict(unscorable or {})
         choice = choice or settings.choices[0]
@@ -238,6 +238,7 @@ def save_judge(judge: NeuralJudge, card: JudgeCard, folder: Path) -> JudgeCard:
     Raises:
         DataError: the folder exists.
     """
+    _set_aside_what_is_no_judge(folder)
     if folder.exists():
         raise DataError(f"The judge folder {folder} exists already.", hint=_again(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -395,3 +395,12 @@ def test_options_that_need_a_suite_say_so(capsys):
     assert "--model is missing" in call(capsys, "leaderboard", "--curves", "x.png", expect=2).err
     assert "--suite" in call(capsys, *RUN, "--model", "toy", "--only", "x", expect=2).err
     assert "--model is missing" in call(capsys, *RUN, expect=2).err
+
+
+def test_a_damaged_card_names_the_folder_to_remove(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path))
+    card = tmp_path / "judges" / "toy-squares" / "clips-16px-4f-deadbeef" / "card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text("{")
+    told = call(capsys, "judge", "show", "toy-squares", expect=3).err
+    assert f"next: rm -r {card.parent}   (the next run makes it anew)" in told

@@ -72,7 +72,7 @@ def test_a_dry_run_refuses_wrong_values_without_importing_anything_heavy(run_pyt
 def test_what_goes_on_after_an_interruption_is_the_command_without_fresh(
     monkeypatch, capsys, tmp_path, fresh
 ):
-    def stopped(*_):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vdsm_bench.runs.execute.run_cells", stopped)
@@ -81,9 +81,13 @@ def test_what_goes_on_after_an_interruption_is_the_command_without_fresh(
     told = capsys.readouterr().err
     assert ("the same command without --fresh continues" in told) == fresh
     assert "continues where it stopped" in told
+    assert ("cells that it had not begun keep their old rows" in told) == fresh
     monkeypatch.setattr("vdsm_bench.runs.datasets.dataset_states", stopped)
     assert run_cli(["data", "list"]) == 130
     assert "interrupted; the same command begins anew" in capsys.readouterr().err
+    monkeypatch.setattr("vdsm_bench.runs.judging.open_protocol", stopped)
+    assert run_cli(["judge", "train", "mug", "--runs-dir", str(tmp_path)]) == 130
+    assert "keeps the judges that are finished" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def cells(tmp_path):
         tmp_path, model="toy[decoder=single]", collapsed=True, note="the identity code says nothing"
     )
     made["diverged"] = make_cell(tmp_path, seed=2)
-    made["diverged"].write_status("diverged", note="the loss is nan")
+    made["diverged"].write_status("diverged", stage="pretrain", epoch=4, note="the loss is nan")
     made["interrupted"] = make_cell(tmp_path, seed=3)
     made["interrupted"].write_status("interrupted", stage="sequence", epoch=2)
     made["killed"] = make_cell(tmp_path, seed=4)
@@ -49,7 +49,7 @@ def test_status_has_a_line_per_cell_with_its_state_and_how_far_or_why(cells, pri
         f"done         {label['done']}",
         f"done         {label['done too']}",
         f"done         {label['collapsed']}",
-        f"diverged     {label['diverged']}  the loss is nan",
+        f"diverged     {label['diverged']}  pretrain epoch 4  the loss is nan",
         f"interrupted  {label['interrupted']}  sequence epoch 2",
         f"killed       {label['killed']}  pretrain epoch 1",
     ):

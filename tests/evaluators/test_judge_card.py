@@ -123,9 +123,23 @@ def test_no_judge_is_trained_on_clips_it_is_examined_on(clips, taught_by, held_o
                         {name: values[7:8] for name, values in part.labels.items()})  # fmt: skip
     leaky = dataclasses.replace(clips, **{taught_by: both(getattr(clips, taught_by), one)})
     with pytest.raises(ProtocolError, match=f"disjoint gate.*1 of '{held_out}'") as caught:
-        obtain(tmp_path / "j", leaky)
+        obtain(tmp_path / "faces" / "j", leaky)
     assert caught.value.exit_code == 6
-    assert not (tmp_path / "j").exists()
+    assert caught.value.hint.startswith("vdsm-bench data check faces ")
+    assert not (tmp_path / "faces" / "j").exists()
+
+
+def test_controls_that_come_while_a_judge_is_trained_do_not_cost_it(clips, tmp_path):
+    """Another process may score them with the judge that was there before ``--fresh``."""
+    folder = tmp_path / "judge"
+
+    def interfere(*figures):
+        folder.mkdir(exist_ok=True)
+        (folder / "controls-1.json").write_text("{}")
+
+    obtain(folder, clips, progress=interfere)
+    load_judge(folder)
+    assert not (folder / "controls-1.json").exists()
 
 
 def test_a_judge_that_learnt_from_test_clips_is_caught_where_it_lies(clips, tmp_path):

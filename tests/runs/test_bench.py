@@ -103,5 +103,5 @@ def test_a_factor_of_one_class_is_scored_by_nobody_and_makes_other_rows(table, t
     assert usual.unscorable == {}
     assert one.unscorable == {"shape": "all clips show one class of it"}
     assert [factor.name for factor in one.request.scorable()] == ["colour", "action"]
-    assert one.judge_keys == usual.judge_keys
-    assert one.key == {**usual.key, "left_out": ["shape"]}
+    assert one.judge_keys != usual.judge_keys  # a judge of it has another network
+    assert one.key == {**usual.key, "judge": one.judge_hash, "left_out": ["shape"]}

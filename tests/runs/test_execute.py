@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.plugin.toy_zoo.model import ToyAutoencoder
 from vdsm_bench.boards.leaderboard import leaderboard
+from vdsm_bench.config import resolve
 from vdsm_bench.contracts import Codes
 from vdsm_bench.data.clips import ClipSampler
 from vdsm_bench.errors import DataError, UsageError
@@ -157,6 +158,7 @@ def test_one_cell_that_fails_does_not_stop_the_others(bench, tmp_path):
     diverged, broken, _ = outcomes
     assert (diverged.folder / "diverged-batch.safetensors").exists()
     assert state_of(diverged).state == "diverged"
+    assert state_of(diverged).stage is not None
     assert "ZeroDivisionError" in state_of(broken).note
     assert "Traceback" in (broken.folder / "log.txt").read_text()
     rows = {row["model"]: row for row in leaderboard(tmp_path) if row["slot"] == "native"}
@@ -417,3 +419,22 @@ def test_an_evaluator_of_another_package_that_does_not_load_is_left_out(
     (outcome,), listener = bench(runs_dir=tmp_path)
     assert outcome.state == "done"
     assert any("evaluators/far is left out" in line for line in listener.lines)
+
+
+def test_where_a_cell_was_trained_is_kept_when_it_is_scored_elsewhere(bench, tmp_path):
+    (first,), _ = bench(runs_dir=tmp_path)
+    write_json(first.folder / "env.json", {"machine": "another"})
+    (first.folder / "metrics.json").unlink()
+    bench(runs_dir=tmp_path)
+    assert read_json(first.folder / "env.json") == {"machine": "another"}
+
+
+def test_a_call_holds_the_clips_of_two_settings_at_most(table, data_dir, tmp_path, listener):
+    context = execute.RunContext(table, tmp_path, data_dir, "cpu", False, True, listener)
+    desk = execute.Desk(context, "cpu")
+    for frames in (1, 2, 3, 1):
+        layer = {"data": {"frames": frames}}
+        config = resolve(table, model="toy", dataset="toy-squares", preset="smoke", layers=[layer])
+        assert desk.bench(config).data.frames == frames
+        assert desk.bench(config) is desk.bench(config)
+        assert len(desk._benches) <= 2

@@ -116,6 +116,15 @@ def test_a_weight_file_that_is_not_there_is_refused_before_training(bench, tmp_p
     assert "there is no weight file typo.pth" in outcome.error
 
 
+def test_a_row_is_moved_aside_only_once_nothing_of_the_new_one_was_refused(bench, tmp_path):
+    (first,), _ = bench(runs_dir=tmp_path)
+    asked = {"evaluation": {"scores": [{"name": "kinetics", "weights": "typo.pth"}]}}
+    (refused,), _ = bench(layer=asked, runs_dir=tmp_path, fresh=True)
+    assert (refused.state, refused.exit_code) == ("failed", 3)
+    assert read_json(first.folder / "metrics.json") == first.metrics
+    assert list(first.folder.parent.glob(".*.old-*")) == []
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -134,11 +134,14 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
             hint=f"vdsm-bench judge train {dataset}",
         )
     panels = sorted((session.runs_dir / "judges" / used).glob("[!.]*/panel.json"))
-    try:
-        found = [{"folder": str(path.parent), **read_json(path)} for path in [*cards, *panels]]
-    except DataError as error:
-        error.hint = f"vdsm-bench judge train {dataset} --fresh"
-        raise
+    found = []
+    for path in [*cards, *panels]:
+        try:
+            found.append({"folder": str(path.parent), **read_json(path)})
+        except DataError as error:  # a panel's file is made of its judges' cards
+            damaged = path if path in panels else f"-r {path.parent}"
+            error.hint = f"rm {damaged}   (the next run makes it anew)"
+            raise
     if as_json:
         print_json(found)
         return

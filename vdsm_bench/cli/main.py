@@ -140,10 +140,14 @@ def _help(words: Sequence[str]) -> str:
 
 def _goes_on(words: Sequence[str]) -> str:
     """Says what the same command will do."""
-    if _named(words)[0] not in ("run", "judge"):
+    name, fresh = _named(words)[0], "--fresh" in words
+    same = "the same command without --fresh" if fresh else "the same command"
+    if name == "judge":
+        return f"{same} keeps the judges that are finished and trains the others from the start"
+    if name != "run":
         return "the same command begins anew"
-    fresh = " without --fresh" if "--fresh" in words else ""
-    return f"the same command{fresh} continues where it stopped"
+    kept = "; cells that it had not begun keep their old rows" if fresh else ""
+    return f"{same} continues where it stopped{kept}"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ def row_of(record: CellRecord) -> dict[str, Any]:
     """Returns one cell's line as a mapping."""
     status = record.status
     config = (record.config or {}).get("config")
-    working = record.state in ("training", "interrupted", "killed", "collapsed")
+    working = record.state in ("training", "interrupted", "killed", "collapsed", "diverged")
     return {
         "cell": record.label,
         "state": record.state,

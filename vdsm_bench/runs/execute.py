@@ -142,6 +142,8 @@ class Desk:
         if key not in self._benches:
             context = self.context
             store = open_store(context.table, data.dataset, context.data_dir, context.reporter)
+            for oldest in list(self._benches)[:-1]:  # each may hold gibibytes of clips
+                del self._benches[oldest]
             self._benches[key] = Bench.of(store, data, part)
         return self._benches[key]
 
@@ -199,13 +201,10 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
         key, place = desk.place(cell, bench, protocol)
         context = desk.context
         with hold(place.path, cell.label, wait=context.wait, say=context.reporter.say):
-            if context.fresh and place.path.exists() and place.path not in desk.begun:
-                aside = move_aside(place.path)
-                context.reporter.say(f"{cell.label}: the old folder is now {aside}")
-            desk.begun.add(place.path)
+            fresh = context.fresh and place.path.exists() and place.path not in desk.begun
             say = partial(_note, cell, place, desk)
-            reused = finished_row(place, protocol, context.runs_dir, context.reporter, say)
-            if reused is not None:
+            row = partial(finished_row, place, protocol, context.runs_dir, context.reporter, say)
+            if not fresh and (reused := row()) is not None:
                 desk.profile(place, cell, bench)
                 if lacking(protocol, reused):
                     model = build_model(context.table, bench, cell)
@@ -217,6 +216,11 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             # what can be refused is refused before it has a folder and costs hours
             model = build_model(context.table, bench, cell)
             _ = protocol.request, protocol.asked
+            if fresh:
+                context.reporter.say(
+                    f"{cell.label}: the old folder is now {move_aside(place.path)}"
+                )
+            desk.begun.add(place.path)
             folder = place
             _open_folder(place, cell, key, choice, desk)
             desk.profile(place, cell, bench)
@@ -254,7 +258,8 @@ def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, d
         "inputs": dict(key.inputs),
     }
     write_json(folder.config_file, content)
-    write_json(folder.path / "env.json", describe_environment(desk.device))
+    if not folder.weights_file.exists():  # else it says where the cell was trained
+        write_json(folder.path / "env.json", describe_environment(desk.device))
     folder.write_status("planned")
     said = f"precision {choice.used} ({choice.reason})"
     folder.log(f"started on {desk.device}, {said}")
@@ -374,7 +379,8 @@ def _failed(
     if folder is not None:
         with contextlib.suppress(OSError, DataError):  # a full disk takes no note of its fullness
             folder.log(f"{state}: {text}")
-            folder.write_status(state, note=reason)
+            last = folder.read_status()
+            folder.write_status(state, stage=last.stage, epoch=last.epoch, note=reason)
     return Outcome(
         label=cell.label,
         state=state,
@@ -385,11 +391,7 @@ def _failed(
 
 
 def _interrupt(folder: CellFolder) -> None:
-    try:
-        last = folder.read_status()
-        stage, epoch, note = last.stage, last.epoch, last.note
-    except DataError:
-        stage = epoch = note = None
     with contextlib.suppress(OSError, DataError):
-        folder.write_status("interrupted", stage=stage, epoch=epoch, note=note)
+        last = folder.read_status()
+        folder.write_status("interrupted", stage=last.stage, epoch=last.epoch, note=last.note)
         folder.log("interrupted")

@@ -102,9 +102,7 @@ def score_file(
     folder = CellFolder(cell_folder(context.runs_dir, config, instance=declared.name, key=key.key))
     label = f"{config.data.dataset}/{declared.name}/{config.preset}-seed{config.seed}"
     with hold(folder.path, label, wait=context.wait, say=context.reporter.say):
-        if context.fresh and folder.path.exists():
-            context.reporter.say(f"{label}: the old folder is now {move_aside(folder.path)}")
-        row = _scored_before(folder, label, predictions, declared)
+        row = None if context.fresh else _scored_before(folder, label, predictions, declared)
         if row is not None and lacking(protocol, row):
             protocol.obtain_judge(context.runs_dir, context.reporter)
         if row is not None and of_other_judges(row, protocol, context.runs_dir):
@@ -229,6 +227,8 @@ def _score(
             if not name.startswith("training.")
         },
     }
+    if context.fresh and folder.path.exists():
+        context.reporter.say(f"{declared.name}: the old folder is now {move_aside(folder.path)}")
     folder.write_status("scoring")  # pairs of these judges must not stand beside scores of others
     write_json(folder.config_file, content)
     write_json(folder.path / "env.json", describe_environment(protocol.device))

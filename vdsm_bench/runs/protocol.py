@@ -113,6 +113,7 @@ class ScoringProtocol:
             "image_size": data.image_size,
             "frames": data.frames,
             "stride": data.stride,
+            **self._left_out_of_key,
         }
         judge_key = tool(self.table, "judge_key")
         return [judge_key(settings, facts, choice) for choice in settings.choices]
@@ -142,15 +143,19 @@ class ScoringProtocol:
             for evaluator in self.evaluators.values()
             for metric in evaluator.metrics
         }
-        constant = self.bench.splits.constant
         return {
             "judge": self.judge_hash,
             "part": self.bench.part,
             "pairs": tool(self.table, "pairs_version"),
             "metrics": dict(sorted(versions.items())),
-            # once they were scored: such rows are others
-            **({"left_out": list(constant)} if constant else {}),
+            **self._left_out_of_key,
         }
+
+    @property
+    def _left_out_of_key(self) -> dict[str, Any]:
+        """Factors of one class, which were judged and scored once: such judges and rows differ."""
+        constant = self.bench.splits.constant
+        return {"left_out": list(constant)} if constant else {}
 
     @property
     def unscorable(self) -> dict[str, str]:

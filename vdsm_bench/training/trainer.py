@@ -298,7 +298,8 @@ class Trainer:
                     except (ContractError, DataError):  # of numbers that are none
                         self._check_update(work, step, figures)
                         raise
-                    alarm = self._heed(stage.name, looks)
+                    if step < n_steps - 1 or stage is not self.stages[-1]:  # else it saves nothing
+                        alarm = self._heed(stage.name, looks)
                 self._seconds = spent + time.monotonic() - started
                 if work.decided or stage.name not in self._manners:  # or as it was before a stop
                     self._manners[stage.name] = work.manner
