@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from vdsm_bench.errors import DataError
 from vdsm_bench.training.checkpoint import Position, load_weights, save_weights, write_checkpoint
 
 WRITER = """
@@ -89,3 +90,21 @@ def test_where_training_stands_is_in_the_file(tmp_path):
     with safe_open(str(tmp_path / "last.safetensors"), framework="pt") as file:
         found = json.loads(file.metadata()["position"])
     assert found == {"stage": "fit", "step": 7, "seconds": 1.5, "manners": {"fit": "eager"}}
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("x")])
+def test_weights_that_are_lost_are_those_of_the_last_checkpoint(tmp_path, damage):
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    weights = tmp_path / "model.safetensors"
+    save_weights(weights, model)
+    damage(weights)
+    with pytest.raises(DataError, match="do not read"):
+        load_weights(weights, other)
+    write_checkpoint(tmp_path / "last.safetensors", model, {}, Position("fit", 7, 1.5))
+    load_weights(weights, other)
+    assert torch.equal(other.weight, model.weight)
+    (tmp_path / "last.safetensors").unlink()
+    with torch.no_grad():
+        other.weight.zero_()
+    load_weights(weights, other)  # they were written anew
+    assert torch.equal(other.weight, model.weight)

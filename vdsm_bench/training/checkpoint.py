@@ -16,6 +16,8 @@ from vdsm_bench.errors import DataError
 from vdsm_bench.files import write_whole
 
 SCHEMA = 1
+#: files in a cell's ``checkpoints/``: where training stands, and what it came to
+LAST, WEIGHTS = "last.safetensors", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,9 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Reads a trained model's weights.
 
+    Where they are missing or damaged, the last checkpoint beside them, which training wrote at its
+    end, has the same; they are written anew from it.
+
     Raises:
         DataError: missing, damaged, or another model's.
     """
@@ -118,9 +123,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"The weights {path} do not read: {error}.", hint="vdsm-bench run ... --fresh"
-        ) from error
+        last = path.with_name(LAST)
+        if not last.exists():
+            raise DataError(
+                f"The weights {path} do not read: {error}.", hint="vdsm-bench run ... --fresh"
+            ) from error
+        restore_model(model, read_checkpoint(last)[0], last)
+        save_weights(path, model)
+        return
     restore_model(model, tensors, path)
 
 

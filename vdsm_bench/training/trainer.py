@@ -21,6 +21,8 @@ from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageErro
 from vdsm_bench.files import remove_unfinished, write_bytes
 from vdsm_bench.seeding import derive_seed
 from vdsm_bench.training.checkpoint import (
+    LAST,
+    WEIGHTS,
     Position,
     read_checkpoint,
     restore_model,
@@ -44,7 +46,6 @@ CHECKPOINT_REST = 50.0
 #: so many looks at most at a stage, evenly spread, and one at its end: on a GPU a look takes as
 #: long as 15 steps of the paper's, whose epochs have 50, and a stage 300 of them
 LOOKS = 100
-LAST, WEIGHTS = "last.safetensors", "model.safetensors"
 
 EpochHook = Callable[[str, int, VideoModel], Mapping[str, Any]]
 Alarm = Callable[[str, Sequence[Look]], VdsmBenchError | None]
