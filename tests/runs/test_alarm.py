@@ -238,11 +238,18 @@ def test_a_stage_of_few_epochs_is_long_enough_for_an_empty_motion_code(table):
     assert alarm("sequence", looked("sequence", [IDLE] * 3)) is not None
 
 
-def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):
+def test_a_collapse_at_the_last_look_is_scored_since_a_stop_would_save_nothing(bench, tmp_path):
     layer = {"training": {"fit": {"epochs": 7}}}
     (outcome,), _ = bench("collapsed", layer=layer, runs_dir=tmp_path, stop_on_collapse=True)
-    assert (outcome.state, outcome.exit_code, outcome.metrics) == ("collapsed", 1, None)
-    assert "without --stop-on-collapse" in outcome.error
+    assert (outcome.state, outcome.metrics["collapsed"]) == ("done", True)
+
+
+def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):
+    layer = {"training": {"fit": {"epochs": 8}}}
+    for _ in range(2):  # typed twice, it says the same
+        (outcome,), _ = bench("collapsed", layer=layer, runs_dir=tmp_path, stop_on_collapse=True)
+        assert (outcome.state, outcome.exit_code, outcome.metrics) == ("collapsed", 1, None)
+        assert "without --stop-on-collapse" in outcome.error
     (record,) = scan_cells(tmp_path)
     assert (record.state, record.status.note) == ("collapsed", outcome.error.splitlines()[0])
     (again,), _ = bench("collapsed", layer=layer, runs_dir=tmp_path)
