@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import history, machine, step
+from benchmarks import history, machine, step, worker
 from benchmarks.all import QUICK
 from benchmarks.costs import operations, watching
 from benchmarks.forms import FORMS, Task, naive_step
@@ -164,6 +164,27 @@ def test_a_run_is_of_the_commit_that_it_began_with_whatever_it_wrote(tmp_path, m
     assert machine.commit() == short
     (tmp_path / "code.py").write_text("2")
     assert machine.commit() == f"{short}+"
+
+
+def test_a_step_by_the_clock_follows_one_that_is_not(monkeypatch):
+    taken, orders = [], iter([("step", "32"), ("step", "32")])
+
+    class Connection:
+        def recv(self):
+            return next(orders)
+
+        def send(self, answer):
+            assert answer == "by the clock"
+
+    def by_the_clock(take, device, steps):
+        taken.append("timed")
+        return "by the clock"
+
+    monkeypatch.setattr(worker, "FORMS", {"32": lambda task: lambda: taken.append("step")})
+    monkeypatch.setattr(worker, "timed", by_the_clock)
+    with pytest.raises(StopIteration):
+        worker._take_orders(Connection(), _task("sequence"), ("32",), False, None)
+    assert taken == ["step"] * WARM_UP + ["step", "timed"] * 2
 
 
 def test_history_keeps_every_run_and_the_page_begins_with_the_newest(tmp_path, monkeypatch):

@@ -447,6 +447,20 @@ def test_scored_again_and_cut_off_it_is_no_row_until_it_is_whole(answers, score,
     assert score(answers, options).metrics["scores"] == first.metrics["scores"]
 
 
+def test_fresh_moves_a_row_aside_only_when_the_new_one_is_there(answers, score, monkeypatch):
+    named = {"name": "kept-until"}
+    first = score(answers, named)
+    with monkeypatch.context() as broken:
+        broken.setattr(external, "obtain_controls", _fails)
+        with pytest.raises(OSError, match="disk full"):
+            score(answers, named, fresh=True)
+    assert read_json(first.folder / "metrics.json") == first.metrics
+    aside = first.folder.with_name(f".{first.folder.name}.old-1")
+    assert not aside.exists()
+    score(answers, named, fresh=True)
+    assert read_json(aside / "metrics.json") == first.metrics
+
+
 def _fails(*_, **__):
     raise OSError("disk full")
 
