@@ -139,6 +139,13 @@ def test_an_answer_that_nobody_reads_to_its_end_is_no_failed_cell(tmp_path):
     assert b"Traceback" not in process.stderr
 
 
+def test_a_component_that_leaves_keeps_its_code(monkeypatch):
+    monkeypatch.setattr(click.Group, "invoke", lambda *_: sys.exit(3))
+    with pytest.raises(SystemExit) as left:
+        run_cli(["status"])
+    assert left.value.code == 3
+
+
 def test_a_terminal_that_went_away_stops_no_work(monkeypatch):
     read, write = os.pipe()
     os.close(read)

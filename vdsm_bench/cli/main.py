@@ -113,7 +113,9 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
     except Terminated:
         note(f"terminated; {_goes_on(words)}.")
         return TERMINATED
-    except SystemExit:  # what click makes of an answer that nobody reads to its end
+    except SystemExit as left:
+        if left.code != 1:  # click leaves with 1 where nobody reads an answer to its end
+            raise
         return UNHEARD
     except Exception as error:
         if session.debug:
