@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from vdsm_bench.errors import UsageError, suggest
+from vdsm_bench.errors import UsageError, VdsmBenchError, suggest
 from vdsm_bench.layers import base_layers, for_every_stage, in_place, shared_arguments, take_recipe
 from vdsm_bench.notation import merge, parse_instance
 from vdsm_bench.registry import Registry, split_part
@@ -377,7 +377,10 @@ def _check_scores(table: Registry, config: CellConfig) -> None:
 
 
 def _asked(table: Registry, name: str) -> bool:
-    return bool(table.peek("evaluators", name).settings.get("asked"))
+    try:
+        return bool(table.get("evaluators", name).settings.get("asked"))
+    except VdsmBenchError:  # one of another package that does not load
+        return False
 
 
 def _canonical_part(value: Any) -> Any:

@@ -277,6 +277,9 @@ def _signature_defaults(kind: str, target: Callable[..., Any]) -> dict[str, Any]
 def _entry_from_class(kind: str, name: str, cls: type, origin: str) -> Entry:
     summary = (inspect.getdoc(cls) or cls.__name__).splitlines()[0]
     stages = getattr(cls, "default_stages", None)
+    settings: dict[str, Any] = {"stages": stages} if stages else {}
+    if getattr(cls, "asked", False):
+        settings["asked"] = True
     return Entry(
         kind=kind,
         name=name,
@@ -284,7 +287,7 @@ def _entry_from_class(kind: str, name: str, cls: type, origin: str) -> Entry:
         target=f"{cls.__module__}:{cls.__qualname__}",
         defaults=_signature_defaults(kind, cls),
         parts=getattr(cls, "parts", {}),
-        settings={"stages": stages} if stages else {},
+        settings=settings,
         origin=origin,
         loader=lambda: cls,
         version=getattr(cls, "version", 1),

@@ -1,14 +1,18 @@
 """Dear scores: computed where they are asked for, also of cells that are done."""
 
 import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
+from tests.plugin.toy_zoo.brightness import Brightness
 from tests.runs.test_execute import forbid, numbers
 from vdsm_bench.config import resolve
 from vdsm_bench.errors import UsageError
 from vdsm_bench.files import read_json, write_json
 from vdsm_bench.notation import parse_assignments
+from vdsm_bench.registry import Entry, _load_entry_point
 from vdsm_bench.runs.cell import plan_cells
 from vdsm_bench.runs.scores import merged
 
@@ -161,3 +165,29 @@ def test_merging_replaces_and_keeps():
     assert (whole["versions"], whole["notes"]) == (
         {"a": 2, "b": 1}, ["old", "both", "a: 4 clips"],
     )  # fmt: skip
+
+
+def test_a_class_of_another_package_says_itself_that_it_is_dear(table, monkeypatch):
+    class Dear(Brightness):
+        """A dear score of another package."""
+
+        asked = True
+
+        def __init__(self, *, offset: float = 0.0) -> None:
+            self.offset = offset
+
+    point = SimpleNamespace(name="dear", group="g", value="v", load=lambda: Dear)
+    entry = Entry("evaluators", "dear", "", loader=partial(_load_entry_point, point))
+    monkeypatch.setitem(table._entries, ("evaluators", "dear"), entry)
+    asked = [{"name": "dear", "offset": 0.5}]
+    layer = {"evaluation": {"scores": asked}}
+    config = resolve(table, model="toy", dataset="toy-squares", preset="smoke", layers=[layer])
+    assert config.evaluation.scores == asked
+    with pytest.raises(UsageError, match="known: dear, factors"):
+        resolve(
+            table,
+            model="toy",
+            dataset="toy-squares",
+            preset="smoke",
+            layers=[{"evaluation": {"scores": ["pixels"]}}],
+        )

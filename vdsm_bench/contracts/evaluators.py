@@ -230,9 +230,13 @@ class Evaluator(ABC):
     Attributes:
         metrics: one entry per column that it fills; a column it cannot fill it leaves empty with
             the reason. ``Findings.scores`` has exactly these columns.
+        asked: whether it is dear, and scores only where ``evaluation.scores`` names it, with
+            arguments or without; read from classes of other packages (of built-in ones
+            ``registry.yaml`` says it). One that is not asked scores every cell, with its defaults.
     """
 
     metrics: ClassVar[tuple[MetricInfo, ...]]
+    asked: ClassVar[bool] = False
 
     @property
     def facts(self) -> Mapping[str, str]:
