@@ -115,15 +115,95 @@ def test_damaged_controls_do_not_hide_the_cells(tmp_path):
         assert [row["status"] for row in rows] == ["done", "damaged"]
 
 
-def test_table_fits_a_terminal_and_shows_what_matters(tmp_path):
+def shown(rows, *, width=80, terminal=True, everything=False):
+    """What the rows look like, on a terminal or in a pipe."""
+    stream = io.StringIO()
+    console = Console(width=width, file=stream, force_terminal=terminal, color_system=None)
+    console.print(render(rows, everything=everything), crop=False)
+    return stream.getvalue()
+
+
+def test_table_shows_what_matters(tmp_path):
     make_cell(tmp_path, collapsed=True, note="the identity code has collapsed")
     make_cell(tmp_path, seed=1).write_status("diverged", note="loss is nan")
-    console = Console(width=100, file=io.StringIO())
-    console.print(render(leaderboard(tmp_path)))
-    text = console.file.getvalue()
+    text = shown(leaderboard(tmp_path), width=100)
     assert max(map(len, text.splitlines())) <= 100
     for wanted in ("0.900", "collapsed", "diverged", "loss is nan", "64 px", "–"):
         assert wanted in text
+
+
+LABELS = ("consist", "dynamic", "ident.", "both", "leak.a", "leak.i")
+SHOWN = ("consistent_accuracy", "dynamic_accuracy", "identity_accuracy", "transfer_accuracy",
+         "action_leak", "identity_leak", "mse", "psnr", "ssim")  # fmt: skip
+
+
+def full_board(runs, models):
+    """Rows with all that a table shows: a rank, three seeds, nine scores with intervals."""
+    for model in models:
+        for seed in (0, 1, 2):
+            scores = {
+                name: {
+                    "value": 0.1 * n + 0.01 * seed,
+                    "low": 0.1 * n - 0.05,
+                    "high": 0.1 * n + 0.05,
+                }
+                for n, name in enumerate(SHOWN, start=1)
+            }
+            make_cell(runs, model=model, seed=seed, scores=scores)
+    return [{**row, "rank": "1="} for row in leaderboard(runs)]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_wide_table_has_every_name_and_every_interval_whole(terminal, tmp_path):
+    rows = full_board(tmp_path, ["toy", "toy[decoder=single,pose_dim=9]"])
+    lines = shown(rows, terminal=terminal, everything=True).splitlines()
+    for row in rows:
+        (line,) = [line for line in lines if line.split()[:2] == ["1=", row["model"]]]
+        for name in SHOWN:
+            digits = 2 if name == "psnr" else 3
+            value, spread, low, high = (
+                f"{row[name + end]:.{digits}f}" for end in ("", "_spread", "_low", "_high")
+            )
+            assert f" {value}±{spread} [{low}, {high}] " in line
+        assert "small ×3" in line
+        assert line.split()[-3:] == ["native", "none", "1.5"]
+
+
+def test_in_a_pipe_the_table_is_as_wide_as_its_names(tmp_path):
+    name = "toy[decoder=single,motion_dim=9,pose_dim=9]"
+    text = shown(full_board(tmp_path, [name]), terminal=False)
+    assert f" {name} " in text
+    assert all(label in text for label in LABELS)
+
+
+@pytest.mark.parametrize(
+    ("width", "missing"), [(100, []), (80, ["leak.i"]), (60, ["consist", "dynamic", "leak.a"])]
+)
+def test_a_narrow_terminal_has_names_and_ranks_and_says_which_scores_it_has_no_room_for(
+    width, missing, tmp_path
+):
+    text = shown(full_board(tmp_path, ["toy", "toy[pose_dim=9]"]), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    head = next(line for line in text.splitlines() if line.split()[:3] == ["rank", "model", "run"])
+    assert not set(missing) & set(head.split())
+    assert ("--all" in text) == bool(missing)
+    assert ("no room for" in text) == bool(missing)
+    for name in ("toy", "toy[pose_dim=9]"):
+        (line,) = [line for line in text.splitlines() if line.split()[:2] == ["1=", name]]
+        assert line.split()[2:4] == ["small", "×3"]
+        assert len(line.split()) == len(head.split()) + 1
+
+
+def test_a_spread_has_the_digits_of_its_mean_and_a_small_error_three_that_say_something(tmp_path):
+    for seed, (right, error) in enumerate([(0.9293, 0.00117), (0.9253, 0.00097)]):
+        scores = {
+            "transfer_accuracy": {"value": right, "low": 0.911, "high": 0.942},
+            "mse": {"value": error, "low": 0.00105, "high": 0.00109},
+        }
+        make_cell(tmp_path, seed=seed, scores=scores)
+    text = shown(leaderboard(tmp_path), everything=True)
+    assert "0.927±0.003 [0.911, 0.942]" in text
+    assert "0.00107±0.00014 [0.00105, 0.00109]" in text
 
 
 def test_an_instance_keeps_its_brackets_in_the_table(tmp_path):

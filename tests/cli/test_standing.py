@@ -3,6 +3,7 @@
 import pytest
 
 from tests.runs.cells import make_cell
+from vdsm_bench.boards.leaderboard import SCORES
 from vdsm_bench.cli.main import run_cli
 from vdsm_bench.files import read_json, write_json
 
@@ -63,7 +64,7 @@ def test_the_wide_leaderboard_has_intervals_and_names_every_cell_that_is_not_don
     lines = [" ".join(line.split()) for line in printed("leaderboard", "--all").out.splitlines()]
     head = next(line for line in lines if line.startswith("model run consist"))
     assert head.endswith("leak.a leak.i MSE PSNR SSIM slot supervision minutes")
-    toy = "toy small ×2 0.800±0.00 [0.700, 0.900] 0.910±0.01 [0.800, 1.000]"
+    toy = "toy small ×2 0.800±0.000 [0.700, 0.900] 0.910±0.014 [0.800, 1.000]"
     single = "toy[decoder=single] small ×1 0.800 [0.700, 0.900] 0.900 [0.800, 1.000]"
     absent = "– " * 7  # the scores that the rows do not have
     assert f"{toy} {absent}native none 1.5" in lines
@@ -80,3 +81,17 @@ def test_the_wide_leaderboard_has_intervals_and_names_every_cell_that_is_not_don
     ]
     assert missing[3].startswith("damaged faces/toy/small seed 5: ")
     assert "[0.700, 0.900]" not in printed("leaderboard").out
+
+
+def test_no_name_and_no_interval_is_cut_from_a_table_wider_than_the_lines_about_it(
+    tmp_path, printed
+):
+    score = {"value": 0.5, "low": 0.4, "high": 0.6}
+    scores = dict.fromkeys(SCORES, score)
+    name = "toy[decoder=single,motion_dim=9,pose_dim=9]"
+    for seed in (0, 1):
+        make_cell(tmp_path, model=name, seed=seed, scores=scores)
+    lines = printed("leaderboard", "--all").out.splitlines()
+    (line,) = [line for line in lines if line.startswith(f" {name} ")]
+    assert len(line) > 240
+    assert line.split()[-3:] == ["native", "none", "1.5"]

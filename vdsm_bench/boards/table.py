@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-#: columns where the output is no terminal
+#: columns at which the lines about the tables are wrapped where the output is no terminal
 WIDTH = 120
+#: columns that are enough for any table
+_UNBOUNDED = 10_000
+#: columns that the model's name keeps on a narrow terminal, where it is folded
+_NAME = 18
 _MAIN = {
     "consistent_accuracy": "consist",
     "dynamic_accuracy": "dynamic",
@@ -21,6 +28,10 @@ _MAIN = {
     "action_leak": "leak.a",
     "identity_leak": "leak.i",
 }
+#: scores that a narrow terminal goes without, the first one first
+_SPARED = (
+    "identity_leak", "action_leak", "consistent_accuracy", "dynamic_accuracy", "identity_accuracy",
+)  # fmt: skip
 _MORE = {"mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
 _RANK_FOOT = (
     "rank: 1 + the models that are better beyond doubt by transfer accuracy; = : tied, some other"
@@ -38,6 +49,10 @@ Row = Mapping[str, Any]
 def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
     """Returns the rows as tables, one per dataset and protocol, with what is amiss beneath.
 
+    On a terminal that is too narrow a table has the spreads on lines of their own, then fewer
+    scores, and says so. Elsewhere, and with everything, it is as wide as what stands in it, so
+    print with ``crop=False``.
+
     Args:
         rows: rows of :func:`vdsm_bench.boards.leaderboard.leaderboard`, in its order.
         everything: intervals, pixel scores, supervision, training time and every chance level
@@ -48,7 +63,7 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
     for title, block in groupby(done, key=_title):
         members = list(block)
         changed = list(dict.fromkeys(_changes(row) for row in members if _changes(row)))
-        blocks.append(_table(title, members, changed, everything))
+        blocks.append(_Block(title, members, changed, everything))
         for number, text in enumerate(changed, start=1):
             blocks.append(Text(f"({number}) beside the preset: {text}\n"))
         told = [row for row in members if row["slot"] in _MODELS and row["identity_by_factor"]]
@@ -108,48 +123,102 @@ def _run(row: Row, changed: Sequence[str]) -> str:
     return f"{str(row['preset']).partition('[')[0]}{mark} ×{row['n_seeds']}"
 
 
-def _table(title: str, rows: Sequence[Row], changed: Sequence[str], everything: bool) -> Table:
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    scores = {**_MAIN, **_MORE} if everything else _MAIN
-    trailing = ["slot", "supervision", "training_minutes"] if everything else []
-    ranked = any(row["rank"] for row in rows)
-    if ranked:
-        table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("model", min_width=18, overflow="fold")
-    table.add_column("run", min_width=7, overflow="fold")
-    for label in scores.values():
-        table.add_column(label, justify="right", no_wrap=True)
-    for name in trailing:
-        table.add_column(name.replace("training_minutes", "minutes"), overflow="fold")
-    table.add_column("", no_wrap=True)
-    for row in rows:
-        # Text: a model instance is called name[key=value], and rich reads brackets as markup
-        cells: list[RenderableType] = [row["rank"] or ""] if ranked else []
-        cells += [Text(str(row["model"])), Text(_run(row, changed))]
-        cells += [_score(row, name, everything) for name in scores]
-        cells += [str(row[name]) if row[name] is not None else "" for name in trailing]
-        cells.append(
-            "external" * (row["slot"] == "external") + "collapsed" * bool(row["collapsed"])
+@dataclass(frozen=True)
+class _Block:
+    """The rows of one table, which takes its form where it is printed.
+
+    Attributes:
+        title: of the table.
+        rows: in their order.
+        changed: what leaves a preset, in the order of its numbers.
+        everything: every column there is.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    changed: Sequence[str]
+    everything: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=_UNBOUNDED)
+        if self.everything or not console.is_terminal:
+            every = {**_MAIN, **_MORE} if self.everything else _MAIN
+            yield from console.render(self._table(every), unbounded)
+            return
+        for scores, stacked in _forms():
+            least = self._table(scores, stacked=stacked, longest_name=_NAME)
+            if Measurement.get(console, unbounded, least).maximum <= options.max_width:
+                break
+        yield self._table(scores, stacked=stacked)
+        if left_out := [label for name, label in _MAIN.items() if name not in scores]:
+            where = "a wider terminal, --all and --csv have them"
+            yield Text(f"no room for {', '.join(left_out)}: {where}\n", style="dim")
+
+    def _table(
+        self,
+        scores: Mapping[str, str],
+        *,
+        stacked: bool = False,
+        longest_name: int | None = None,
+    ) -> Table:
+        table = Table(
+            title=Text(self.title),
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
-        table.add_row(*cells, style="dim" if row["slot"] == "control" else None)
-    return table
+        trailing = ["slot", "supervision", "training_minutes"] if self.everything else []
+        ranked = any(row["rank"] for row in self.rows)
+        if ranked:
+            table.add_column("rank", justify="right", no_wrap=True)
+        table.add_column("model", min_width=_NAME, max_width=longest_name, overflow="fold")
+        table.add_column("run", min_width=7, no_wrap=True)
+        for label in scores.values():
+            table.add_column(label, justify="right", no_wrap=True)
+        for name in trailing:
+            table.add_column(name.replace("training_minutes", "minutes"), no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for row in self.rows:
+            # Text: an instance is called name[key=value], and rich reads brackets as markup
+            cells: list[RenderableType] = [row["rank"] or ""] if ranked else []
+            cells += [Text(str(row["model"])), Text(_run(row, self.changed))]
+            cells += [
+                Text(_score(row, name, interval=self.everything, stacked=stacked))
+                for name in scores
+            ]
+            cells += [str(row[name]) if row[name] is not None else "" for name in trailing]
+            cells.append(
+                "external" * (row["slot"] == "external") + "collapsed" * bool(row["collapsed"])
+            )
+            table.add_row(*cells, style="dim" if row["slot"] == "control" else None)
+        return table
 
 
-def _score(row: Row, name: str, interval: bool) -> str:
+def _forms() -> Iterator[tuple[Mapping[str, str], bool]]:
+    """Yields what a table may show, from the widest: scores with their labels, spreads beneath."""
+    yield _MAIN, False
+    for n in range(len(_SPARED) + 1):
+        yield {name: label for name, label in _MAIN.items() if name not in _SPARED[:n]}, True
+
+
+def _score(row: Row, name: str, *, interval: bool, stacked: bool) -> str:
     value = row[name]
     if value is None:
         return "–"
-    text = f"{value:.2f}" if name == "psnr" else f"{value:.3f}"
+    digits = _digits(name, value)
+    text = f"{value:.{digits}f}"
     spread, low, high = (row[f"{name}{end}"] for end in ("_spread", "_low", "_high"))
     if spread is not None:
-        text += f"±{spread:.2f}"
+        text += "\n" * stacked + f"±{spread:.{digits}f}"
     if interval and low is not None and high is not None:
-        text += f" [{low:.3f}, {high:.3f}]"
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
     return text
+
+
+def _digits(name: str, value: float) -> int:
+    """Returns the digits behind the point: three significant ones of a mean squared error."""
+    if name == "mse" and 0 < value < 1:
+        return 2 - math.floor(math.log10(value))
+    return 2 if name == "psnr" else 3

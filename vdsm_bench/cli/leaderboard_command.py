@@ -80,7 +80,8 @@ def command(
 
         width = None if sys.stdout.isatty() else WIDTH
         width = 2 * WIDTH if everything else width
-        Console(width=width).print(render(rows, everything=everything))
+        # uncropped: a table that no terminal bounds is as wide as what stands in it
+        Console(width=width).print(render(rows, everything=everything), crop=False)
 
 
 def _show_suite(session: Session, asked: Asked, *, as_csv: bool, as_json: bool) -> None:
