@@ -109,21 +109,49 @@ def test_a_row_without_its_pairs_keeps_its_scores_and_has_no_rank(damage, tmp_pa
     assert (row["status"], row["transfer_accuracy"]) == ("done", 0.5)
 
 
+def printed(runs):
+    console = Console(width=300, file=io.StringIO())
+    console.print(render(leaderboard(runs)))
+    return console.file.getvalue()
+
+
 def test_the_table_shows_ties_as_ties_and_the_csv_stays_as_it_is(tmp_path):
     cell(tmp_path, "toy", 0.50)
     cell(tmp_path, WIDE, 0.52, flip=True)
-    console = Console(width=100, file=io.StringIO())
-    rows = leaderboard(tmp_path)
-    console.print(render(rows))
-    text = console.file.getvalue()
-    assert text.count("1=") == 2
+    text = printed(tmp_path)
+    assert text.count(" 1=") == 2
     assert "Holm" in text
-    assert to_csv(rows).splitlines()[0] == ",".join(COLUMNS)
+    assert "letter" not in text
+    assert to_csv(leaderboard(tmp_path)).splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_ranks_of_two_contests_in_one_table_have_letters(tmp_path):
+    cell(tmp_path, "toy", 0.9)
+    cell(tmp_path, WIDE, 0.3)
+    cell(tmp_path, SINGLE, 0.8, pairs=100)
+    cell(tmp_path, DEEP, 0.2, pairs=100)
+    assert ranks(tmp_path) == {"toy": "1", SINGLE: "1", WIDE: "2", DEEP: "2"}
+    models = ("toy", WIDE, SINGLE, DEEP)
+    begins = [line.split()[:2] for line in printed(tmp_path).splitlines()]
+    told = [begin for begin in begins if begin[1:] and begin[1] in models]
+    assert told == [["a1", "toy"], ["b1", SINGLE], ["a2", WIDE], ["b2", DEEP]]
+    assert "ranks of two letters have not been compared" in printed(tmp_path)
+    assert "whole table" not in printed(tmp_path)
+
+
+def test_versions_of_any_score_are_versions_of_the_protocol(tmp_path):
+    for model, share, version in (
+        ("toy", 0.9, 1),
+        (WIDE, 0.3, 1),
+        (SINGLE, 0.8, 2),
+        (DEEP, 0.2, 2),
+    ):
+        protocol = {**PROTOCOL, "metrics": {"transfer_accuracy": 2, "mse": version}}
+        cell(tmp_path, model, share, protocol=protocol)
+    assert ranks(tmp_path) == {"toy": "1", WIDE: "2", SINGLE: "1", DEEP: "2"}
 
 
 def test_a_single_model_has_no_rank(tmp_path):
     cell(tmp_path, "toy", 0.9)
     assert ranks(tmp_path) == {"toy": None}
-    console = Console(width=100, file=io.StringIO())
-    console.print(render(leaderboard(tmp_path)))
-    assert "rank" not in console.file.getvalue()
+    assert "rank" not in printed(tmp_path)

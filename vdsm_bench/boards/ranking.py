@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vdsm_bench.config import canonical_json
 from vdsm_bench.errors import DataError
 from vdsm_bench.runs.folder import CellRecord
 from vdsm_bench.runs.pairs_table import PairsTable, read_pairs
@@ -25,18 +26,20 @@ class _Entrant:
 
 
 def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> None:
-    """Fills ``rank`` of rows that were scored on the same pairs under the same protocol.
+    """Fills ``rank`` and ``contest`` of rows that are to be compared.
 
-    A row's rank is 1 + the number of rows that are better beyond doubt; ``=`` behind it says that
-    some other row cannot be told apart from it. That any two equal models of a table are told apart
-    has a nominal chance of 5 % (paired, over identities and seeds, Holm).
+    A contest is all rows that were scored on the same pairs by the same judges under the same
+    protocol; its number stands in ``contest``. A row's rank is 1 + the number of rows of its
+    contest that are better beyond doubt; ``=`` behind it says that some other one cannot be told
+    apart from it. That any two equal models of a contest are told apart has a nominal chance of
+    5 % (paired, over identities and seeds, Holm).
 
     Args:
         rows: rows of finished models, each with the cells (seeds) behind it. Rows that have no
             other to be compared with, pairs of fewer than four identities, or no readable
             ``pairs.csv`` of numbers keep an empty rank.
     """
-    tables: dict[Any, list[_Entrant]] = {}
+    contests: dict[Any, list[_Entrant]] = {}
     for row, cells in rows:
         try:
             found = [read_pairs(cell.path) for cell in cells]
@@ -50,20 +53,20 @@ def rank_rows(rows: Sequence[tuple[dict[str, Any], Sequence[CellRecord]]]) -> No
         if not enough_groups(identities) or not np.isfinite(values).all():
             continue
         entrant = _Entrant(row, values, identities)
-        tables.setdefault(_key(row, cells[0], first), []).append(entrant)
-    for entrants in tables.values():
-        if len(entrants) > 1:
-            _rank(entrants)
+        contests.setdefault(_key(row, cells[0], first), []).append(entrant)
+    real = [entrants for entrants in contests.values() if len(entrants) > 1]
+    for number, entrants in enumerate(real, start=1):
+        _rank(number, entrants)
 
 
 def _key(row: dict[str, Any], cell: CellRecord, pairs: PairsTable) -> Any:
     content = cell.metrics or {}
-    version = content["protocol"].get("metrics", {}).get(RANKED_BY)
+    protocol = canonical_json(content["protocol"])
     judges = content.get("judge", {}).get("weights")
-    return row["dataset"], row["protocol"], judges, version, pairs.ids, pairs.identities
+    return row["dataset"], protocol, judges, pairs.ids, pairs.identities
 
 
-def _rank(entrants: Sequence[_Entrant]) -> None:
+def _rank(contest: int, entrants: Sequence[_Entrant]) -> None:
     found = ranks([entrant.values for entrant in entrants], entrants[0].identities)
     for entrant, (place, tied) in zip(entrants, found, strict=True):
-        entrant.row["rank"] = f"{place}{'=' if tied else ''}"
+        entrant.row.update(rank=f"{place}{'=' if tied else ''}", contest=contest)

@@ -35,7 +35,12 @@ _SPARED = (
 _MORE = {"mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
 _RANK_FOOT = (
     "rank: 1 + the models that are better beyond doubt by transfer accuracy; = : tied, some other"
-    " model cannot be told apart (paired over identities, Holm, nominally 5 % for the whole table)"
+    " model cannot be told apart (paired over identities, Holm, nominally 5 % for all that are"
+    " compared)"
+)
+_CONTEST_FOOT = (
+    "a, b …: models of one letter answered the same pairs of the same judges; ranks of two letters"
+    " have not been compared"
 )
 _FOOT = (
     "consist: consistent accuracy · both: transfer accuracy · leak.a: action of the identity clip"
@@ -74,6 +79,8 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
         blocks.append(Text(_FOOT, style="dim"))
     if any(row["rank"] for row in done):
         blocks.append(Text(_RANK_FOOT, style="dim"))
+    if any(isinstance(block, _Block) and len(block.contests) > 1 for block in blocks):
+        blocks.append(Text(_CONTEST_FOOT, style="dim"))
     blocks += _remarks("remarks:", [row for row in done if row["slot"] in _MODELS])
     blocks += _remarks("not done:", [r for r in rows if r["status"] not in ("done", "reported")])
     quoted = [row for row in rows if row["status"] == "reported"]
@@ -139,6 +146,11 @@ class _Block:
     changed: Sequence[str]
     everything: bool
 
+    @property
+    def contests(self) -> list[int]:
+        """The contests that its ranks are of, in the order of their letters."""
+        return list(dict.fromkeys(row["contest"] for row in self.rows if row["rank"]))
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unbounded = options.update(max_width=_UNBOUNDED)
         if self.everything or not console.is_terminal:
@@ -182,7 +194,7 @@ class _Block:
         table.add_column("", no_wrap=True)
         for row in self.rows:
             # Text: an instance is called name[key=value], and rich reads brackets as markup
-            cells: list[RenderableType] = [row["rank"] or ""] if ranked else []
+            cells: list[RenderableType] = [self._rank(row)] if ranked else []
             cells += [Text(str(row["model"])), Text(_run(row, self.changed))]
             cells += [
                 Text(_score(row, name, interval=self.everything, stacked=stacked))
@@ -194,6 +206,11 @@ class _Block:
             )
             table.add_row(*cells, style="dim" if row["slot"] == "control" else None)
         return table
+
+    def _rank(self, row: Row) -> str:
+        if not row["rank"] or len(self.contests) == 1:
+            return row["rank"] or ""
+        return f"{chr(ord('a') + self.contests.index(row['contest']))}{row['rank']}"
 
 
 def _forms() -> Iterator[tuple[Mapping[str, str], bool]]:
