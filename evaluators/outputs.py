@@ -21,6 +21,7 @@ from vdsm_bench.contracts import (
     VideoModel,
     Wanted,
     check_clip,
+    check_codes,
 )
 from vdsm_bench.errors import ContractError
 from vdsm_bench.seeding import derive_seed
@@ -152,13 +153,7 @@ class SubjectOutputs(Outputs):
             clip = clips.clips(rows).to(self.request.device)
             with _scoring(model):
                 found = model.encode(clip)
-            for name, value in (("identity", found.identity), ("motion", found.motion)):
-                if value.ndim != 2 or len(value) != len(clip) or not value.isfinite().all():
-                    raise ContractError(
-                        f"{type(model).__name__}.encode: the {name} code must be finite "
-                        f"[B, K], got {list(value.shape)} for {len(clip)} clips."
-                    )
-            parts.append(found)
+            parts.append(check_codes(found, len(clip), f"{type(model).__name__}.encode"))
         poses = [part.pose for part in parts if part.pose is not None]
         return Codes(
             torch.cat([part.identity for part in parts]),

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
         Progress,
         Stage,
         VideoModel,
+        check_codes,
+        check_losses,
     )
 
 __all__ = [
@@ -86,6 +88,8 @@ __all__ = [
     "VideoModel",
     "Wanted",
     "check_clip",
+    "check_codes",
+    "check_losses",
     "check_unique",
 ]
 

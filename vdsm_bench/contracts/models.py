@@ -24,6 +24,38 @@ class Codes:
     pose: Tensor | None = None
 
 
+def check_codes(codes: Any, n: int, where: str) -> Codes:
+    """Checks the codes of n clips; returns them.
+
+    Args:
+        codes: what a model's ``encode`` handed over.
+        n: number of clips.
+        where: named in the error.
+
+    Raises:
+        ContractError: no :class:`Codes`; a code that is no tensor, of another shape or number of
+            clips, or not finite.
+    """
+    hint = "return Codes(identity, motion) of [B, K] tensors, and pose [B, T, K] if there is one"
+    if not isinstance(codes, Codes):
+        raise ContractError(f"{where}: expected Codes, got {type(codes).__name__}.", hint=hint)
+    for name, axes in (("identity", 2), ("motion", 2), ("pose", 3)):
+        code = getattr(codes, name)
+        if name == "pose" and code is None:
+            continue
+        if not isinstance(code, Tensor):
+            raise ContractError(
+                f"{where}: the {name} code must be a tensor, got {type(code).__name__}.", hint=hint
+            )
+        if code.ndim != axes or len(code) != n or not code.isfinite().all():
+            raise ContractError(
+                f"{where}: the {name} code must be finite {'[B, K]' if axes == 2 else '[B, T, K]'},"
+                f" got {list(code.shape)} for {n} clips.",
+                hint=hint,
+            )
+    return codes
+
+
 @dataclass(frozen=True)
 class Batch:
     """What a player's loss sees. Training is label-free: there are no labels in it.
@@ -66,6 +98,22 @@ class Losses:
 
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def check_losses(losses: Any, where: str) -> Losses:
+    """Checks what a player's loss handed over; returns it.
+
+    Raises:
+        ContractError: no :class:`Losses`; a total or a term that is no scalar tensor.
+    """
+    hint = "return Losses(total, {name: term.detach()}) of tensors without dimensions"
+    if not isinstance(losses, Losses):
+        raise ContractError(f"{where}: expected Losses, got {type(losses).__name__}.", hint=hint)
+    for name, value in (("total", losses.total), *losses.terms.items()):
+        if not isinstance(value, Tensor) or value.ndim:
+            found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ContractError(f"{where}: '{name}' must be a scalar, got {found}.", hint=hint)
+    return losses
 
 
 @dataclass(frozen=True)
