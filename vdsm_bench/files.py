@@ -89,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: missing, unreadable, damaged, or not an object; the message names the file.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise DataError(f"{path} does not read: {error.strerror}.") from error
     except ValueError as error:  # bad JSON and bad UTF-8 alike
@@ -97,6 +97,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged: it holds no JSON object.")
     return content
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def sync_folder(folder: Path) -> None:

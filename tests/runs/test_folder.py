@@ -1,10 +1,15 @@
+import json
 import os
+import shutil
 
 import pytest
 
-from tests.runs.cells import make_cell
+from tests.runs.cells import TABLE, make_cell
+from vdsm_bench.boards.leaderboard import leaderboard
+from vdsm_bench.config import resolve
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import read_json, write_json
+from vdsm_bench.runs.cell import KnownCells
 from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
 
 
@@ -67,12 +72,64 @@ def test_hidden_folders_are_no_cells(tmp_path):
 @pytest.mark.parametrize(
     "field",
     [
+        {"schema": 99},
         {"judge": 3},
+        {"judge": {"lowest_accuracy": "high"}},
+        {"protocol": {"judge": []}},
+        {"citation": ["A. Body"]},
         {"scores": {"mse": {"value": "x"}}},
+        {"scores": {"mse": {"reason": []}}},
         {"long": 3},
         {"long": [{"metric": "identity_accuracy", "value": 0.5}]},
     ],
 )
 def test_a_row_with_fields_of_the_wrong_kind_is_damaged(tmp_path, field):
-    folder = make_cell(tmp_path, **field)
+    folder, other = make_cell(tmp_path, **field), make_cell(tmp_path, seed=1)
     assert read_cell(folder.path).state == "damaged"
+    assert read_cell(other.path).state == "done"
+    assert [row["status"] for row in leaderboard(tmp_path)] == ["done", "damaged"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_damages_its_row_alone(tmp_path, value):
+    folder, _ = make_cell(tmp_path), make_cell(tmp_path, seed=1)
+    row = read_json(folder.metrics_file)
+    row["scores"]["dynamic_accuracy"]["value"] = value
+    folder.metrics_file.write_text(json.dumps(row))
+    done, damaged = leaderboard(tmp_path)
+    assert (done["seeds"], damaged["status"]) == ("1", "damaged")
+    assert "metrics.json" in damaged["note"]
+
+
+@pytest.mark.parametrize("at", [("config", "evaluation"), ("config", "data"), ("inputs", "config")])
+def test_a_section_of_the_wrong_kind_damages_its_cell_alone(tmp_path, at):
+    folder, other = make_cell(tmp_path), make_cell(tmp_path, seed=1)
+    folder.write_status("training", stage="pretrain", epoch=1)
+    content = read_json(folder.config_file)
+    content[at[0]][at[1]] = {"seed": "x"} if at[0] == "inputs" else 5
+    write_json(folder.config_file, content)
+    assert [row["status"] for row in leaderboard(tmp_path)] == ["done", "damaged"]
+    config = resolve(TABLE, model="toy", dataset="faces")
+    assert [each.path for each in KnownCells(TABLE, tmp_path).seeds(config).values()] == [
+        other.path
+    ]
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_a_copied_folder_is_reported_and_counts_as_no_seed(tmp_path, whole_model):
+    folder = make_cell(tmp_path).path
+    original = folder.parent if whole_model else folder
+    shutil.copytree(original, original.with_name(f"{original.name}.bak"))
+    done, copy = leaderboard(tmp_path)
+    assert (done["seeds"], done["n_seeds"], done["dynamic_accuracy_spread"]) == ("0", 1, None)
+    assert copy["status"] == "damaged"
+    assert ".bak" in copy["note"]
+    assert "copy" in copy["note"]
+    config = resolve(TABLE, model="toy", dataset="faces")
+    assert KnownCells(TABLE, tmp_path).find(config, "32").path == folder
+
+
+def test_a_log_takes_names_that_are_no_text(tmp_path):
+    folder = CellFolder(tmp_path)
+    folder.log(f"scored from {os.fsdecode(b'caf' + bytes([0xE9]))}.npz")
+    assert r"caf\udce9.npz" in folder.log_file.read_text()

@@ -26,6 +26,8 @@ State = Literal[
 STATES: tuple[str, ...] = get_args(State)
 #: states of a process at work; if that process is gone, the cell was killed
 ACTIVE = ("planned", "training", "judging", "scoring")
+#: version of a row's fields; rows of another are not read
+ROW_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class CellFolder:
 
     def log(self, text: str) -> None:
         """Appends a line with its time to log.txt."""
-        with self.log_file.open("a", encoding="utf-8") as stream:
+        # a file's name need not be text
+        with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{now()} {text}\n")
 
 
@@ -135,7 +138,7 @@ class CellRecord:
 
     Attributes:
         path: the folder.
-        config: config.json, or None where it does not read.
+        config: config.json, or None where it does not read or the folder is a copy.
         status: status.json, or None where it does not read.
         metrics: metrics.json of a finished cell, or None.
         problem: what is damaged, or None.
@@ -166,8 +169,26 @@ class CellRecord:
 
 
 def scan_cells(runs_dir: Path) -> list[CellRecord]:
-    """Reads every cell under a runs folder; a damaged one is reported, never raised."""
-    return [read_cell(path) for path in _cell_paths(runs_dir / "cells")]
+    """Reads every cell under a runs folder; a damaged one is reported, never raised.
+
+    So is a copy, which would count as one more seed: a folder whose name does not end in the key
+    of its config.json, or the second one of a key.
+    """
+    found: list[CellRecord] = []
+    cells: dict[str, Path] = {}
+    for path in _cell_paths(runs_dir / "cells"):
+        record = read_cell(path)
+        if record.config is not None:
+            key = record.config["key"]
+            problem = None
+            if not path.name.endswith(f"-{key}"):
+                problem = f"{path} is a copy, or was renamed: its name does not end in -{key}."
+            elif cells.setdefault(key, path) != path:
+                problem = f"{path} is the same cell as {cells[key]}: one of them is a copy."
+            if problem is not None:
+                record = CellRecord(path, None, None, None, problem)
+        found.append(record)
+    return found
 
 
 def read_cell(path: Path) -> CellRecord:
@@ -193,8 +214,13 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
     """Checks that a row has the fields the leaderboard reads.
 
     Raises:
-        DataError: a field is missing or of the wrong kind.
+        DataError: a field is missing or of the wrong kind, or the schema is another.
     """
+    if metrics.get("schema") != ROW_SCHEMA:
+        raise DataError(
+            f"{where} is of another version: its schema is {metrics.get('schema')!r}, this version "
+            f"reads {ROW_SCHEMA}."
+        )
     wanted: dict[str, type | tuple[type, ...]] = {
         "slot": str, "dataset": str, "model": str, "preset": str, "seed": int, "split": str,
         "image_size": int, "frames": int, "supervision": str, "group": str, "protocol": dict,
@@ -204,8 +230,16 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
     for key, kind in wanted.items():
         if not isinstance(metrics.get(key), kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
-    if not isinstance(metrics["judge"].get("weights"), (str, type(None))):
-        raise DataError(f"{where} is damaged: 'judge.weights' is no text.")
+    texts = {
+        "note": metrics.get("note"), "citation": metrics.get("citation"),
+        "judge.weights": metrics["judge"].get("weights"),
+        "protocol.judge": metrics["protocol"].get("judge"),
+    }  # fmt: skip
+    for key, text in texts.items():
+        if not isinstance(text, (str, type(None))):
+            raise DataError(f"{where} is damaged: '{key}' is no text.")
+    if not isinstance(metrics["judge"].get("lowest_accuracy"), (int, float, type(None))):
+        raise DataError(f"{where} is damaged: 'judge.lowest_accuracy' is no number.")
     lines = metrics.get("long", [])
     if not isinstance(lines, list):
         raise DataError(f"{where} is damaged: 'long' is no list.")
@@ -214,6 +248,8 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
             isinstance(score.get(key), (int, float, type(None))) for key in ("value", "low", "high")
         ):
             raise DataError(f"{where} is damaged: a score is no object with numbers.")
+        if not isinstance(score.get("reason"), (str, type(None))):
+            raise DataError(f"{where} is damaged: the reason of a score is no text.")
     if not all(isinstance(line.get("factor"), str) for line in lines):
         raise DataError(f"{where} is damaged: a score per factor names no factor.")
 
@@ -222,6 +258,13 @@ def _check_config(config: dict[str, Any], where: Path) -> None:
     for key, kind in {"config": dict, "instance": str, "key": str}.items():
         if not isinstance(config.get(key), kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
+    for key in ("data", "evaluation"):
+        if not isinstance(config["config"].get(key, {}), dict):
+            raise DataError(f"{where} is damaged: 'config.{key}' is no section.")
+    inputs = config.get("inputs")
+    hashed = inputs.get("config") if isinstance(inputs, dict) else None
+    if isinstance(hashed, dict) and not isinstance(hashed.get("seed"), int):
+        raise DataError(f"{where} is damaged: 'inputs.config.seed' is no number.")
 
 
 def _cell_paths(root: Path) -> Iterator[Path]:

@@ -9,8 +9,7 @@ from vdsm_bench.config import CellConfig
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import CellKey
-
-SCHEMA = 1
+from vdsm_bench.runs.folder import ROW_SCHEMA
 
 
 def describe_row(
@@ -18,7 +17,7 @@ def describe_row(
 ) -> dict[str, Any]:
     """Returns the fields of a row that say what was scored, on which clips."""
     return {
-        "schema": SCHEMA,
+        "schema": ROW_SCHEMA,
         "slot": slot,
         "dataset": bench.store.name,
         "model": model,
