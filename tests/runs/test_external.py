@@ -60,6 +60,10 @@ def asked(context, config, tmp_path):
 
 @pytest.fixture
 def answers(asked):
+    return copies(asked)
+
+
+def copies(asked):
     """What a perfect copier of A would hand in."""
     clips = asked["clips"].astype(np.float32) / 255
     return {
@@ -321,6 +325,25 @@ def test_a_request_of_other_settings_is_refused(answers, score):
     assert "--set evaluation.pairs=24" in refusal.value.hint
 
 
+def test_validation_clips_are_scored_under_their_own_request_alone(
+    answers, score, context, config, tmp_path
+):
+    layer = {"evaluation": {"part": "validation"}}
+    with np.load(template_of(config(layer), context, tmp_path / "validation")[0]) as file:
+        given = copies(dict(file))
+    with pytest.raises(ProtocolError, match="part 'validation', here 'test'") as refusal:
+        score(given)
+    assert "(--set evaluation.part=validation)" in refusal.value.hint
+    with pytest.raises(ProtocolError, match="part 'test', here 'validation'") as refusal:
+        score(answers, layer=layer)
+    assert "(--set evaluation.part=test)" in refusal.value.hint
+    assert score(given, layer=layer).metrics["protocol"]["part"] == "validation"
+    facts = json.loads(str(given["protocol"]))
+    assert facts.pop("part") == "validation"
+    assert score(given | {"protocol": json.dumps(facts)}, layer=layer).reused  # an older request
+    assert "part" not in json.loads(str(answers["protocol"]))  # as older files have it
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_half_a_file_is_refused(share, answers, score, tmp_path):
     path = tmp_path / "predictions.npz"
@@ -383,6 +406,36 @@ def test_options_win_over_the_file_and_the_citation_stands_in_the_row(answers, s
     assert "cites A. Body, 2020" in row["note"]
 
 
+@pytest.mark.parametrize("odd", ["\x1b[31mA. Body", "Br\udce9al, 2020"])
+def test_a_citation_that_no_terminal_prints_is_refused(odd, answers, score):
+    with pytest.raises(UsageError, match="citation holds") as refusal:
+        score(answers, {"name": "cited", "citation": odd})
+    assert str(refusal.value).isascii()
+    assert "\x1b" not in str(refusal.value)
+    assert "--citation" in refusal.value.hint
+
+
+def test_a_citation_in_a_file_is_one_line_of_any_language(answers, score):
+    row = score(answers | {"name": "cited", "citation": "Bréal, 王,\n 2020"}).metrics
+    assert row["citation"] == "Bréal, 王, 2020"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_the_same_clips_are_no_other_training(fresh, answers, score, shared_runs):
+    options = {"name": f"scored-twice-{fresh}"}
+    first = score(answers, options)
+    order = np.arange(len(answers["pair_id"]))[::-1]
+    permuted = {key: answers[key][order] for key in ("pair_id", "transfers")}
+    with pytest.raises(UsageError, match="seed0.*same clips") as refusal:
+        score(answers | permuted, options, fresh=fresh, seed=1)
+    assert str(first.folder) in refusal.value.hint
+    assert score(answers, options).reused
+    assert not score(answers, options, fresh=True).reused
+    (row,) = [row for row in leaderboard(shared_runs) if row["model"] == options["name"]]
+    assert (row["seeds"], row["n_seeds"]) == ("0", 1)
+    assert score(answers, {"name": f"another-{fresh}"}, seed=1).metrics["seed"] == 1
+
+
 def test_other_clips_under_the_same_name_are_refused_and_a_seed_is_averaged(
     answers, score, shared_runs
 ):
@@ -399,7 +452,8 @@ def test_other_clips_under_the_same_name_are_refused_and_a_seed_is_averaged(
     values = [each.metrics["scores"]["identity_accuracy"]["value"] for each in (first, second)]
     assert row["identity_accuracy"] == pytest.approx(np.mean(values))
     assert row["identity_accuracy_spread"] == pytest.approx(np.std(values, ddof=1))
-    replaced = score(other, options, fresh=True)
+    third = answers | {"transfers": np.roll(answers["transfers"], 1, axis=0)}
+    replaced = score(third, options, fresh=True)
     assert replaced.folder == first.folder
     assert (first.folder.parent / f".{first.folder.name}.old-1" / "metrics.json").exists()
 

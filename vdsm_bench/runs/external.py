@@ -22,7 +22,7 @@ from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.environment import describe_environment
 from vdsm_bench.runs.execute import Outcome, RunContext
-from vdsm_bench.runs.folder import CellFolder, read_cell
+from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
 from vdsm_bench.runs.media import write_pair_strips
 from vdsm_bench.runs.pairs_table import write_pairs
 from vdsm_bench.runs.predictions import Predictions, read_predictions, write_template
@@ -57,7 +57,7 @@ class Declared:
         """Takes options first, then the file.
 
         Raises:
-            UsageError: no name or no supervision, or a text that fits no row.
+            UsageError: no name or no supervision, or a text that fits no row or terminal.
         """
         told = {**file, **{key: text for key, text in options.items() if text is not None}}
         for key, usual in (("name", "my-model"), ("supervision", "none")):
@@ -71,6 +71,11 @@ class Declared:
                     hint=f"--{key} {usual}",
                 )
         citation = " ".join(told.get("citation", "").split()) or None
+        if citation is not None and not citation.isprintable():
+            raise UsageError(
+                f"The citation holds what cannot be printed: {ascii(citation)}.",
+                hint="--citation 'A. Author, Title, 2020'",
+            )
         return cls(told["name"].strip(), told["supervision"].strip(), citation)
 
 
@@ -93,7 +98,8 @@ def score_file(
     Raises:
         DataError, ContractError, ProtocolError: the file, see ``predictions.read_predictions``;
             or the judge failed a gate.
-        UsageError: no name or supervision, or the row exists and came from other clips.
+        UsageError: no name or supervision; or the row exists and came from other clips, or that
+            of another seed from the same.
     """
     protocol = _protocol(config, context)
     predictions = read_predictions(path, protocol)
@@ -103,6 +109,8 @@ def score_file(
     label = f"{config.data.dataset}/{declared.name}/{config.preset}-seed{config.seed}"
     with hold(folder.path, label, wait=context.wait, say=context.reporter.say):
         row = None if context.fresh else _scored_before(folder, label, predictions, declared)
+        if row is None:
+            _check_new(context.runs_dir, folder, key, predictions)
         if row is not None and lacking(protocol, row):
             protocol.obtain_judge(context.runs_dir, context.reporter)
         if row is not None and of_other_judges(row, protocol, context.runs_dir):
@@ -162,6 +170,24 @@ def _scored_before(
             "--fresh to replace the row",
         )
     return row
+
+
+def _check_new(runs_dir: Path, folder: CellFolder, key: CellKey, predictions: Predictions) -> None:
+    """Checks that no other seed's row came from the same clips: it would count as a training.
+
+    Raises:
+        UsageError: one did.
+    """
+    for record in scan_cells(runs_dir):
+        row = record.metrics
+        if row is None or record.path.absolute() == folder.path.absolute():
+            continue
+        if (row["group"], row.get("clips_digest")) == (key.group, predictions.digest):
+            raise UsageError(
+                f"{record.label} was scored from the same clips: they are no other training.",
+                hint=f"the file of this training, or --seed {row['seed']}; if that row is the "
+                f"mistake, remove its folder: {record.path}",
+            )
 
 
 def _add(
