@@ -374,7 +374,7 @@ class _ByEveryJudge(Evaluator):
         found: list[Findings] = []
         for member in self._judges:
             heard.append(_Heard(member))
-            found.append(self._inner.evaluate(outputs, request, heard[-1]))
+            found.append(suite.ask(self._name, self._inner, outputs, request, heard[-1]))
             if not heard[-1].answers:
                 return found[0]
         whole = combine(found)

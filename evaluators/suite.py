@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
+import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from vdsm_bench.config import EvaluationSettings
@@ -23,7 +26,7 @@ from vdsm_bench.contracts import (
     Outputs,
     Score,
 )
-from vdsm_bench.errors import ContractError
+from vdsm_bench.errors import ContractError, VdsmBenchError
 from vdsm_bench.evaluators.accuracies import Accuracies, findings, judged
 from vdsm_bench.evaluators.accuracy import transferred_reality
 from vdsm_bench.evaluators.outputs import Subject, SubjectOutputs
@@ -37,6 +40,8 @@ from vdsm_bench.evaluators.pairs import (
 
 #: training clips that probes of codes learn from
 _PROBE_CLIPS = 2000
+#: where classes live whose mistakes are bugs of this package
+_BUILT_IN = "vdsm_bench."
 
 
 @dataclass
@@ -62,20 +67,14 @@ class Evaluation:
     per_pair: dict[str, Floats] = field(default_factory=dict)
 
     def add(self, found: Findings, metrics: Sequence[MetricInfo], where: str) -> None:
-        """Takes in what one evaluator found.
+        """Takes in what one evaluator found, see :func:`ask`.
 
         Raises:
-            ContractError: its columns are not the ones it declares, or another evaluator has them;
-                or a figure is no number.
+            ContractError: another evaluator has one of its columns.
         """
-        declared = {metric.name for metric in metrics}
-        if set(found.scores) != declared:
-            odd = ", ".join(sorted(set(found.scores) ^ declared))
-            raise ContractError(f"{where}: columns found and declared differ in: {odd}.")
-        taken = sorted(declared & set(self.scores))
+        taken = sorted({metric.name for metric in metrics} & set(self.scores))
         if taken:
             raise ContractError(f"{where}: the column '{taken[0]}' is another evaluator's.")
-        _check_numbers(found, where)
         self.scores.update(found.scores)
         self.long.extend(found.long)
         self.chance.update(found.chance)
@@ -102,16 +101,97 @@ class Evaluation:
         }
 
 
-def _check_numbers(found: Findings, where: str) -> None:
-    per_factor = {f"{row.metric} of {row.factor}": row.score for row in found.long}
-    figures = {name: score.as_json() for name, score in {**found.scores, **per_factor}.items()}
-    for name, values in [*figures.items(), *found.chance.items()]:
-        for key, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ContractError(
-                    f"{where}: '{name}' has {key} = {value}.",
-                    hint="a score that cannot be had has the value None, and a reason",
-                )
+def ask(
+    name: str,
+    evaluator: Evaluator,
+    outputs: Outputs,
+    request: EvaluationRequest,
+    judge: Judge | None,
+) -> Findings:
+    """Asks one evaluator about one subject; returns what it found, all figures plain numbers.
+
+    Raises:
+        ContractError: it breaks its declaration, or it is of another package and fails.
+    """
+    where = f"evaluators/{name}"
+    try:
+        found = evaluator.evaluate(outputs, request, judge)
+        return _checked(found, evaluator.metrics, len(request.pairs), where)
+    except VdsmBenchError:
+        raise
+    except Exception as error:
+        if type(evaluator).__module__.startswith(_BUILT_IN):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ContractError(
+            f"{where} fails: {type(error).__name__}: {error} ({place.filename}, line "
+            f"{place.lineno}).",
+            hint="mend it, or uninstall its package, and type the command again: what is trained "
+            "is kept",
+        ) from error
+
+
+def _checked(found: Findings, metrics: Sequence[MetricInfo], n_pairs: int, where: str) -> Findings:
+    """Returns findings with every figure a plain number; refuses what is none."""
+    if not isinstance(found, Findings):
+        raise ContractError(
+            f"{where}: it returns {type(found).__name__}, not Findings.",
+            hint="return vdsm_bench.contracts.Findings({column: Score(value)})",
+        )
+    declared = {metric.name for metric in metrics}
+    odd = (set(found.scores) ^ declared) | (set(found.per_pair) - declared)
+    if odd:
+        raise ContractError(
+            f"{where}: columns found and declared differ in: {', '.join(sorted(odd))}."
+        )
+    for name, values in found.per_pair.items():
+        if np.shape(values) != (n_pairs,):
+            raise ContractError(
+                f"{where}: '{name}' has values per pair of the shape {list(np.shape(values))}, "
+                f"expected [{n_pairs}], one for every pair of the request."
+            )
+    return replace(
+        found,
+        scores={name: _plain(score, f"{where}: '{name}'") for name, score in found.scores.items()},
+        long=[
+            replace(row, score=_plain(row.score, f"{where}: '{row.metric} of {row.factor}'"))
+            for row in found.long
+        ],
+        chance={
+            name: {kind: _number(level, f"{where}: '{name}'", kind) for kind, level in by.items()}
+            for name, by in found.chance.items()
+        },
+        histogram={
+            name: {factor: [int(count) for count in counts] for factor, counts in by.items()}
+            for name, by in found.histogram.items()
+        },
+        per_pair={name: np.asarray(values) for name, values in found.per_pair.items()},
+    )
+
+
+def _plain(score: Score, what: str) -> Score:
+    if not isinstance(score, Score):
+        raise ContractError(f"{what} is a {type(score).__name__}, not a Score.")
+    value, low, high = (
+        None if figure is None else _number(figure, what, key)
+        for key, figure in (("value", score.value), ("low", score.low), ("high", score.high))
+    )
+    by_identity = score.by_identity
+    if by_identity is not None:
+        first, last = by_identity
+        by_identity = _number(first, what, "identity_low"), _number(last, what, "identity_high")
+    return replace(score, value=value, low=low, high=high, n=int(score.n), by_identity=by_identity)
+
+
+def _number(value: Any, what: str, key: str) -> float:
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        shown = value if isinstance(value, numbers.Real) else repr(value)
+        raise ContractError(
+            f"{what} has {key} = {shown}.",
+            hint="a figure is a float (of a tensor, .item()); a score that cannot be had has the "
+            "value None, and a reason",
+        )
+    return float(value)
 
 
 def build_request(
@@ -173,12 +253,13 @@ def evaluate(
         evaluators: by registry name, those of other packages included.
 
     Raises:
-        ContractError: outputs that are no clips, or an evaluator that breaks its declaration.
+        ContractError: outputs that are no clips, an evaluator that breaks its declaration, or one
+            of another package that fails.
     """
     outputs = subject if isinstance(subject, Outputs) else SubjectOutputs(subject, request)
     result = Evaluation()
     for name, evaluator in evaluators.items():
-        found = evaluator.evaluate(outputs, request, judge)
+        found = ask(name, evaluator, outputs, request, judge)
         result.add(found, evaluator.metrics, f"evaluators/{name}")
     return result
 
@@ -192,5 +273,9 @@ def evaluate_ceiling(judge: Judge, request: EvaluationRequest) -> Evaluation:
     real = judged(judge, request.test.clips, len(request.test), request.batch_size)
     result = Evaluation()
     transferred = transferred_reality(real, request.pairs, request.factors)
-    result.add(findings(request, real, real, transferred), Accuracies.metrics, "real-test ceiling")
+    where = "real-test ceiling"
+    found = findings(request, real, real, transferred)
+    result.add(
+        _checked(found, Accuracies.metrics, len(request.pairs), where), Accuracies.metrics, where
+    )
     return result

@@ -11,13 +11,8 @@ from tests.evaluators import toy
 from vdsm_bench.config import EvaluationSettings
 from vdsm_bench.contracts import (
     Codes,
-    Evaluator,
     Factor,
-    FactorScore,
-    Findings,
     LabelledClips,
-    MetricInfo,
-    Score,
     VideoModel,
 )
 from vdsm_bench.errors import ContractError, DataError, ProtocolError
@@ -271,58 +266,6 @@ def test_reconstructions_are_made_once_for_all_evaluators(judge, request_):
     subject = Counter()
     scores(subject, judge, request_)
     assert subject.calls == -(-len(request_.test) // request_.batch_size)
-
-
-class Brightness(Evaluator):
-    metrics = (MetricInfo("brightness", "none", 0.0, 1.0, "share", 1, "Mean pixel."),)
-
-    def evaluate(self, outputs, request, judge):
-        rows = np.arange(len(request.test))
-        return Findings({"brightness": Score(float(outputs.reconstructions(rows).mean()))})
-
-
-def test_an_evaluator_of_another_package_joins_in(controls, judge, request_):
-    subject = controls["mean-clip"]
-    result = evaluate(subject, judge, request_, {**EVALUATORS, "brightness": Brightness()})
-    assert result.scores["brightness"].value == pytest.approx(float(subject.mean.mean()), rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        Findings({"brightness": Score(float("nan"))}),
-        Findings({"brightness": Score(0.5, 0.4, float("inf"))}),
-        Findings({"brightness": Score(0.5, by_identity=(0.4, float("nan")))}),
-        Findings({"brightness": Score(0.5)}, long=[FactorScore("it", "hue", Score(-np.inf))]),
-        Findings({"brightness": Score(0.5)}, chance={"brightness": {"uniform": float("nan")}}),
-    ],
-)
-def test_a_figure_that_is_no_number_is_refused_before_the_row_is_written(
-    controls, judge, request_, found
-):
-    class Careless(Brightness):
-        def evaluate(self, outputs, request, judge):
-            return found
-
-    with pytest.raises(ContractError, match="evaluators/careless: '.*' has .* = -?(nan|inf)"):
-        evaluate(controls["frozen-frame"], judge, request_, {"careless": Careless()})
-
-
-def test_undeclared_and_taken_columns_are_refused(controls, judge, request_):
-    class Liar(Brightness):
-        metrics = ()
-
-    class Thief(Brightness):
-        metrics = Pixels.metrics
-
-        def evaluate(self, outputs, request, judge):
-            return Findings({m.name: Score(0.0) for m in self.metrics})
-
-    subject = controls["frozen-frame"]
-    with pytest.raises(ContractError, match="evaluators/liar.*brightness"):
-        evaluate(subject, judge, request_, {"liar": Liar()})
-    with pytest.raises(ContractError, match="evaluators/thief.*another"):
-        evaluate(subject, judge, request_, {"pixels": Pixels(), "thief": Thief()})
 
 
 def test_a_judge_that_lacks_a_factor_is_refused(controls, judge, request_):
