@@ -1,19 +1,25 @@
 """Dear scores: computed where they are asked for, also of cells that are done."""
 
 import shutil
+from abc import abstractmethod
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tests.plugin.toy_zoo.brightness import Brightness
 from tests.runs.test_execute import forbid, numbers
 from vdsm_bench.config import resolve
+from vdsm_bench.contracts import Findings, MetricInfo, Score
 from vdsm_bench.errors import UsageError
 from vdsm_bench.files import read_json, write_json
 from vdsm_bench.notation import parse_assignments
-from vdsm_bench.registry import Entry, _load_entry_point
+from vdsm_bench.registry import Entry, _entry_from_class, _load_entry_point
 from vdsm_bench.runs.cell import plan_cells
+from vdsm_bench.runs.pairs_table import read_pairs
+from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.scores import merged
 
 LEAKAGE = {"evaluation": {"scores": [{"name": "leakage", "folds": 3}]}}
@@ -191,3 +197,133 @@ def test_a_class_of_another_package_says_itself_that_it_is_dear(table, monkeypat
             preset="smoke",
             layers=[{"evaluation": {"scores": ["pixels"]}}],
         )
+
+
+class Measured(Brightness):
+    """What a file says, as an own score; a file of another content is another fact."""
+
+    metrics = (MetricInfo("measured", "none", 0.0, 1.0, "share", 1, "As the file says."),)
+    file = 0.25
+
+    def __init__(self, *, offset: float = 0.0, names: tuple[str, ...] = ("a",)) -> None:
+        self.offset = offset
+
+    @property
+    def facts(self):
+        return {"file": str(self.file)}
+
+    def evaluate(self, outputs, request, judge):
+        value = self.file + self.offset
+        pairs = {"measured": np.full(len(request.pairs), value)}
+        return Findings({"measured": Score(value)}, per_pair=pairs)
+
+
+class Shifted(Measured):
+    """The same with another default."""
+
+    def __init__(self, *, offset: float = 0.125, names: tuple[str, ...] = ("a",)) -> None:
+        super().__init__(offset=offset, names=names)
+
+
+def add_entry(monkeypatch, table, cls, name="mine"):
+    entry = _entry_from_class("evaluators", name, cls, "a test")
+    monkeypatch.setitem(table._entries, ("evaluators", name), entry)
+
+
+def measured_everywhere(outcome, runs_dir):
+    """Returns the score in the row, in the row of every control, and of every pair."""
+    (controls,) = runs_dir.glob("judges/*/*/controls-*.json")
+    pairs = read_pairs(outcome.folder).columns
+    assert "transfer_accuracy" in pairs
+    rows = [row["scores"] for row in read_json(controls)["rows"][1:]]  # the ceiling has judged ones
+    found = {row["measured"]["value"] for row in [outcome.metrics["scores"], *rows]}
+    return found | set(pairs["measured"])
+
+
+def test_an_own_score_is_computed_anew_where_its_facts_or_its_arguments_are_others(
+    bench, table, tmp_path, monkeypatch
+):
+    add_entry(monkeypatch, table, Measured)
+    (first,), _ = bench(runs_dir=tmp_path)
+    assert measured_everywhere(first, tmp_path) == {0.25}
+    forbid(monkeypatch, "Trainer", "write_media")
+    with monkeypatch.context() as same:
+        forbid(same, "build_model")
+        assert bench(runs_dir=tmp_path)[0][0].metrics == first.metrics
+
+    monkeypatch.setattr(Measured, "file", 0.5)
+    (other_fact,), listener = bench(runs_dir=tmp_path)
+    assert measured_everywhere(other_fact, tmp_path) == {0.5}
+    assert other_fact.folder == first.folder
+    assert any("adding mine" in line for line in listener.lines)
+
+    add_entry(monkeypatch, table, Shifted)
+    (other_default,), _ = bench(runs_dir=tmp_path)
+    assert measured_everywhere(other_default, tmp_path) == {0.625}
+    with monkeypatch.context() as same:
+        forbid(same, "build_model")
+        assert bench(runs_dir=tmp_path)[0][0].metrics == other_default.metrics
+
+
+def test_a_dear_score_of_another_package_runs_where_it_is_asked_for_with_its_arguments(
+    own, table, monkeypatch
+):
+    add_entry(monkeypatch, table, type("Dear", (Measured,), {"asked": True, "__doc__": "Dear."}))
+    (plain,), _ = own()
+    assert "measured" not in plain.metrics["scores"]
+    (asked,), _ = own({"evaluation": {"scores": [{"name": "mine", "offset": 0.0625}]}})
+    assert asked.metrics["scores"]["measured"]["value"] == 0.3125
+    monkeypatch.setattr(Measured, "file", 0.5)
+    (again,), _ = own({"evaluation": {"scores": [{"name": "mine", "offset": 0.0625}]}})
+    assert again.metrics["scores"]["measured"]["value"] == 0.5625
+    assert again.folder == plain.folder
+
+
+def refuse(self):
+    raise OSError("its file is gone")
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"metrics": Brightness.metrics[0]}, "have to be a tuple of MetricInfo"),
+        ({"metrics": None}, "have to be a tuple of MetricInfo"),
+        ({"evaluate": abstractmethod(lambda *_: None)}, "abstract"),
+        ({"__init__": refuse}, "its file is gone"),
+        ({"facts": property(refuse)}, "its file is gone"),
+        ({"facts": {"file": Path("x")}}, "not JSON serializable"),
+    ],
+)
+def test_an_evaluator_of_another_package_that_cannot_be_built_is_left_out(
+    own, table, monkeypatch, members, said
+):
+    add_entry(monkeypatch, table, type("Bad", (Brightness,), {**members, "__doc__": "B."}), "bad")
+    monkeypatch.setattr(ScoringProtocol, "judge_weights", lambda *_: "others")  # scored again
+    (outcome,), listener = own()
+    assert outcome.state == "done"
+    (line,) = {line for line in listener.lines if "evaluators/bad is left out" in line}
+    assert said in line
+
+
+def test_one_that_is_asked_for_and_cannot_be_built_ends_its_cell_by_its_name(
+    own, table, monkeypatch
+):
+    members = {"asked": True, "__init__": refuse, "__doc__": "B."}
+    add_entry(monkeypatch, table, type("Bad", (Brightness,), members), "bad")
+    (outcome,), _ = own({"evaluation": {"scores": ["bad"]}})
+    assert (outcome.state, outcome.exit_code) == ("failed", 5)
+    assert "evaluators/bad" in outcome.error
+    assert "next:" in outcome.error
+
+
+def test_an_evaluator_of_another_package_that_fails_ends_its_cell_with_5(
+    bench, table, tmp_path, monkeypatch
+):
+    add_entry(monkeypatch, table, type("Bad", (Brightness,), {"evaluate": refuse_all}), "bad")
+    (outcome,), _ = bench(runs_dir=tmp_path)
+    assert (outcome.state, outcome.exit_code) == ("failed", 5)
+    assert "evaluators/bad fails: OSError: no file" in outcome.error
+
+
+def refuse_all(self, outputs, request, judge):
+    raise OSError("no file")

@@ -36,7 +36,7 @@ def obtain_controls(
     path = controls_file(protocol, judge)
     with hold(path, f"controls of {protocol.bench.store.name}", say=reporter.say):
         try:
-            return _rows_of(path, judge)
+            return _rows_of(path, judge, protocol)
         except DataError:
             content = _score_all(protocol, judge, reporter)
             content["key"] = path.stem.removeprefix("controls-")
@@ -44,11 +44,13 @@ def obtain_controls(
             return list(content["rows"])
 
 
-def _rows_of(path: Path, judge: GatedJudge) -> list[dict[str, Any]]:
+def _rows_of(path: Path, judge: GatedJudge, protocol: ScoringProtocol) -> list[dict[str, Any]]:
     content = read_json(path)
     rows, said = content.get("rows"), content.get("judge")
     if not isinstance(said, dict) or said.get("weights") != judge.summary()["weights"]:
         raise DataError(f"{path} is of other judges.")
+    if protocol.of_other_facts(content.get("own", {})) & protocol.evaluators.keys():
+        raise DataError(f"{path} is of evaluators with other arguments or facts.")
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise DataError(f"{path} is damaged: it holds no rows.")
     return rows
@@ -81,6 +83,7 @@ def _score_all(protocol: ScoringProtocol, judge: GatedJudge, reporter: Reporter)
         "frames": bench.data.frames,
         "judge": judge.summary(),
         "protocol": protocol.key,
+        "own": {n: own for n, own in protocol.own_facts.items() if n in protocol.evaluators},
         "asked": {"clips": len(protocol.request.test), "pairs": len(protocol.request.pairs)},
         "chance": ceiling["chance"],
         "rows": rows,

@@ -352,6 +352,7 @@ def _work(
         "judge": judge.summary(),
         "protocol": protocol.key,
         "asked": protocol.asked_facts,
+        "own": protocol.own_facts,
         "judging_seconds": round(judged, 3),
         "scoring_seconds": round(time.monotonic() - started, 3),
         **evaluation.as_json(),

@@ -29,10 +29,10 @@ from vdsm_bench.runs.predictions import Predictions, read_predictions, write_tem
 from vdsm_bench.runs.protocol import ScoringProtocol, tool
 from vdsm_bench.runs.row import describe_row
 from vdsm_bench.runs.scores import (
+    add_to_row,
     lacking,
     of_other_judges,
     without_dear_scores,
-    write_added,
 )
 
 _LONGEST = 100
@@ -198,10 +198,8 @@ def _add(
     folder: CellFolder,
 ) -> dict[str, Any]:
     """Adds the scores that the row lacks; those it has stay."""
-    wanted = lacking(protocol, row)
-    judge = protocol.obtain_judge(context.runs_dir, context.reporter)
-    found = protocol.score(_outputs(protocol, predictions), judge, wanted)
-    return write_added(row, found, folder, protocol, wanted)
+    outputs = _outputs(protocol, predictions)
+    return add_to_row(row, outputs, folder, protocol, context.runs_dir, context.reporter)
 
 
 def _outputs(protocol: ScoringProtocol, predictions: Predictions) -> Outputs:
@@ -237,6 +235,7 @@ def _score(
         "judge": judge.summary(),
         "protocol": protocol.key,
         "asked": protocol.asked_facts,
+        "own": protocol.own_facts,
         "scoring_seconds": round(time.monotonic() - started, 3),
         **evaluation.as_json(),
     }

@@ -6,6 +6,7 @@ What scores lives under ``evaluators/``; it is reached through the registry's en
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from vdsm_bench.config import CellConfig, JudgeSettings, content_key
-from vdsm_bench.contracts import EvaluationRequest, Evaluator, Integers
-from vdsm_bench.errors import VdsmBenchError
+from vdsm_bench.contracts import EvaluationRequest, Evaluator, Integers, MetricInfo
+from vdsm_bench.errors import ContractError, VdsmBenchError
 from vdsm_bench.registry import Registry, import_target, split_part
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.reporting import Reporter
+
+#: what is known of an evaluator's numbers where a row says nothing
+_BARE: dict[str, Any] = {"arguments": {}, "facts": {}}
 
 
 @dataclass(frozen=True)
@@ -62,20 +66,22 @@ class ScoringProtocol:
         self.judge_settings: JudgeSettings = config.judge
         self.evaluation = config.evaluation
         self._left_out: list[str] = []
+        self._own_facts: dict[str, Any] = {}
 
     @cached_property
     def evaluators(self) -> dict[str, Evaluator]:
         """What scores every subject: all evaluators but those one has to ask for.
 
-        Those of other packages are taken as far as they load.
+        Those of other packages are taken as far as they load and can be built.
         """
         found: dict[str, Evaluator] = {}
         for name in self.table.names("evaluators"):
             entry = self.table.peek("evaluators", name)
-            if not (entry.target or entry.loader) or entry.settings.get("asked"):
+            if not (entry.target or entry.loader):
                 continue
             try:
-                found[name] = self.table.factory("evaluators", name)()
+                if not self.table.get("evaluators", name).settings.get("asked"):
+                    found[name] = self._build(name, {})
             except VdsmBenchError as error:
                 if entry.loader is None:
                     raise
@@ -86,10 +92,49 @@ class ScoringProtocol:
     def asked(self) -> dict[str, Evaluator]:
         """The dear evaluators that the settings ask for (``evaluation.scores``)."""
         parts = dict(split_part(value) for value in self.evaluation.scores)
-        return {
-            name: self.table.factory("evaluators", name, arguments)()
-            for name, arguments in parts.items()
-        }
+        return {name: self._build(name, arguments) for name, arguments in parts.items()}
+
+    def _build(self, name: str, arguments: Mapping[str, Any]) -> Evaluator:
+        """Builds an evaluator; one of another package is checked, and its facts are kept.
+
+        Raises:
+            ContractError: one of another package fails, or declares no metrics.
+        """
+        entry = self.table.get("evaluators", name)
+        factory = self.table.factory("evaluators", name, arguments)
+        if entry.loader is None:
+            return factory()  # type: ignore[no-any-return]
+        where = f"evaluators/{name} ({entry.origin})"
+        try:
+            evaluator: Evaluator = factory()
+            metrics = getattr(evaluator, "metrics", None)
+            facts = {"arguments": {**entry.defaults, **arguments}, "facts": dict(evaluator.facts)}
+            self._own_facts[name] = json.loads(json.dumps(facts))  # as a row gives it back
+        except VdsmBenchError:
+            raise
+        except Exception as error:
+            raise ContractError(
+                f"{where} cannot be built: {type(error).__name__}: {error}.",
+                hint="mend it, or uninstall its package",
+            ) from error
+        if not (
+            isinstance(metrics, tuple | list) and all(isinstance(m, MetricInfo) for m in metrics)
+        ):
+            raise ContractError(
+                f"{where}: its metrics are {metrics!r}; they have to be a tuple of MetricInfo.",
+                hint="metrics = (MetricInfo(...),)",
+            )
+        return evaluator
+
+    @property
+    def own_facts(self) -> dict[str, Any]:
+        """Arguments and facts of the evaluators of other packages, dear or not, by name."""
+        _ = self.evaluators, self.asked
+        return self._own_facts
+
+    def of_other_facts(self, known: Mapping[str, Any]) -> set[str]:
+        """Returns the evaluators of other packages whose :attr:`own_facts` are not the known."""
+        return {name for name, own in self.own_facts.items() if known.get(name, _BARE) != own}
 
     @property
     def asked_facts(self) -> dict[str, Any]:

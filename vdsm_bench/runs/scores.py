@@ -1,4 +1,4 @@
-"""Scores that are asked for after a cell is done: computed from its weights, added to its row."""
+"""Scores that a row lacks or has old after its cell is done: computed from its weights, added."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vdsm_bench.contracts import Evaluator, VideoModel
 from vdsm_bench.errors import VdsmBenchError
 from vdsm_bench.files import write_json
 from vdsm_bench.registry import split_part
+from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.folder import CellFolder, read_cell
+from vdsm_bench.runs.pairs_table import read_pairs, write_pairs
 from vdsm_bench.runs.protocol import ScoringProtocol
 from vdsm_bench.runs.reporting import Reporter
 from vdsm_bench.training.checkpoint import load_weights, read_checkpoint
 
 
 def lacking(protocol: ScoringProtocol, row: Mapping[str, Any]) -> dict[str, Evaluator]:
-    """Returns the evaluators that were asked for and whose scores the row has not, or has old."""
-    if not protocol.evaluation.scores:
-        return {}
+    """Returns the evaluators whose scores the row has not, or has old.
+
+    Those are some of the asked ones, and those of other packages whose arguments or facts changed.
+    """
     there, facts = row.get("asked", {}), protocol.asked_facts
-    return {
-        name: evaluator
-        for name, evaluator in protocol.asked.items()
-        if there.get(name) != facts[name]
-    }
+    old = protocol.of_other_facts(row.get("own", {}))
+    old |= {name for name in facts if there.get(name) != facts[name]}
+    everyone = {**protocol.evaluators, **protocol.asked}
+    return {name: evaluator for name, evaluator in everyone.items() if name in old}
 
 
 def finished_row(
@@ -92,30 +96,40 @@ def add_scores(
 ) -> dict[str, Any]:
     """Scores a finished cell with the evaluators its row lacks; returns the whole row.
 
-    Nothing is trained, and no score that is there changes.
+    Nothing is trained, and no other score changes.
 
     Raises:
         DataError: weights or judge damaged.
         ProtocolError: the judge failed a gate.
     """
-    wanted = lacking(protocol, row)
-    reporter.say(f"{label}: adding {', '.join(wanted)}")
+    reporter.say(f"{label}: adding {', '.join(lacking(protocol, row))}")
     load_weights(folder.weights_file, model)
-    judge = protocol.obtain_judge(runs_dir, reporter)
-    found = protocol.score(model.to(device).eval(), judge, wanted)
-    return write_added(row, found, folder, protocol, wanted)
+    return add_to_row(row, model.to(device).eval(), folder, protocol, runs_dir, reporter)
 
 
-def write_added(
+def add_to_row(
     row: Mapping[str, Any],
-    found: Mapping[str, Any],
+    subject: Any,
     folder: CellFolder,
     protocol: ScoringProtocol,
-    wanted: Mapping[str, Evaluator],
+    runs_dir: Path,
+    reporter: Reporter,
 ) -> dict[str, Any]:
-    """Writes a row with what the wanted evaluators found beside what it had; returns it."""
-    facts = {name: protocol.asked_facts[name] for name in wanted}
-    whole = {**row, **merged(row, found), "asked": {**row.get("asked", {}), **facts}}
+    """Scores a subject with the evaluators its row lacks, and so the controls; writes the row."""
+    wanted = lacking(protocol, row)
+    judge = protocol.obtain_judge(runs_dir, reporter)
+    obtain_controls(protocol, judge, reporter)
+    found = protocol.evaluate(subject, judge, wanted)
+    if found.per_pair:
+        before = {name: np.array(v) for name, v in read_pairs(folder.path).columns.items()}
+        write_pairs(folder.path, protocol, {**before, **found.per_pair})
+    asked, own = protocol.asked_facts, protocol.own_facts
+    whole = {
+        **row,
+        **merged(row, found.as_json()),
+        "asked": {**row.get("asked", {}), **{n: asked[n] for n in wanted if n in asked}},
+        "own": {**row.get("own", {}), **{n: own[n] for n in wanted if n in own}},
+    }
     write_json(folder.metrics_file, whole)
     folder.log(f"added {', '.join(wanted)}")
     return whole
