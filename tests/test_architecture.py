@@ -16,6 +16,7 @@ TIERS = {
     "vdsm_bench.kernels": 1,
     "vdsm_bench.significance": 1,
     "vdsm_bench.contracts": 1,
+    "vdsm_bench.declaration": 1,
     "vdsm_bench.signatures": 1,
     "vdsm_bench.registry": 2,
     "vdsm_bench.layers": 2,

@@ -3,7 +3,8 @@
 import inspect
 import json
 import re
-from importlib.metadata import EntryPoint
+import sys
+from importlib.metadata import EntryPoint, packages_distributions, requires
 
 import pytest
 
@@ -11,10 +12,12 @@ from vdsm_bench.contracts import FrameEncoder
 from vdsm_bench.errors import ContractError, MissingDependencyError, UsageError
 from vdsm_bench.registry import (
     CONTEXT_ARGUMENTS,
+    DISTRIBUTIONS,
     KINDS,
     Entry,
     Registry,
     _load_entry_point,
+    import_target,
     load_registry,
     registry_path,
     split_part,
@@ -83,13 +86,27 @@ def test_a_wrong_base_class_is_refused_when_loaded():
         table.factory("encoders", "wrong")
 
 
-def test_a_missing_module_and_a_missing_class_say_what_to_do():
+def test_every_requirement_is_installed_by_the_name_that_is_said():
+    """What is said to be installed for a missing module is the requirement that brings it."""
+    brought = packages_distributions()
+    said = {DISTRIBUTIONS.get(module, module).replace("_", "-").lower() for module in brought}
+    required = [line for line in requires("vdsm-bench") if "extra ==" not in line]
+    assert len(required) > 10
+    for line in required:
+        assert re.match(r"[\w-]+", line)[0].lower() in said
+
+
+def test_a_missing_module_and_a_missing_class_say_what_to_do(monkeypatch):
     table = Registry()
     table.add(Entry("encoders", "gone", "Not installed.", "no_such_module_here:X"))
     table.add(Entry("encoders", "empty", "No such class.", "pathlib:NoSuchClass"))
     with pytest.raises(MissingDependencyError) as error:
         table.factory("encoders", "gone")
     assert error.value.hint == "pip install no_such_module_here"
+    monkeypatch.setitem(sys.modules, "pyro", None)
+    with pytest.raises(MissingDependencyError) as error:
+        import_target("pyro:distributions", "models/vdsm")
+    assert error.value.hint == "pip install pyro-ppl"
     with pytest.raises(ContractError, match="pathlib:NoSuchClass does not exist"):
         table.factory("encoders", "empty")
 

@@ -12,6 +12,7 @@ from typing import Any
 from vdsm_bench.errors import UsageError, suggest
 from vdsm_bench.notation import merge
 from vdsm_bench.registry import Entry, Registry, split_part
+from vdsm_bench.signatures import checked_value
 
 
 def base_layers(
@@ -71,23 +72,30 @@ def shared_arguments(table: Registry, kind: str, below: Any, name: str) -> dict[
     """Returns what a component keeps of the one whose place it takes: arguments that it has too.
 
     So ``vdsm[decoder=single]`` is as wide as the preset's other decoder, and an ablation of the
-    kind of a part is not one of its size as well. A value that it does not take is left behind.
+    kind of a part is not one of its size as well. A value that it does not take is left behind, as
+    is that of an argument without an annotation: it may mean something else there.
 
     Args:
         table: the catalogue.
         kind: of both components.
-        below: the one that was there, a name or a mapping with ``name``.
+        below: the one that was there, a name or a mapping with ``name``; None if there was none.
         name: of the one that takes its place.
     """
+    if below is None:
+        return {}
     before, arguments = split_part(below)
     if before == name or name not in table.names(kind) or not arguments:
         return {}
-    return {key: value for key, value in arguments.items() if _takes(table, kind, name, key, value)}
+    entry = table.get(kind, name)
+    return {key: value for key, value in arguments.items() if _takes(entry, key, value)}
 
 
-def _takes(table: Registry, kind: str, name: str, key: str, value: Any) -> bool:
+def _takes(entry: Entry, key: str, value: Any) -> bool:
+    annotations = entry.annotations()
+    if key not in annotations or key not in entry.defaults or key in entry.parts:
+        return False
     try:
-        table.check_arguments(kind, name, {key: value})
+        checked_value(annotations[key], key, value, f"{entry.kind}/{entry.name}")
     except UsageError:
         return False
     return True

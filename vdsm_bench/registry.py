@@ -12,13 +12,14 @@ import importlib.resources
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from vdsm_bench.declaration import build_own, read_declaration
 from vdsm_bench.errors import ContractError, MissingDependencyError, UsageError, suggest
 from vdsm_bench.signatures import annotations_in_source, annotations_of, checked_value
 
@@ -41,6 +42,8 @@ CONTEXT_ARGUMENTS: dict[str, frozenset[str]] = {
     "decoders": frozenset({"clip", "pose_dim", "identity_dim"}),
 }
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+#: what to install for a module that the package requires, where it has another name
+DISTRIBUTIONS = {"PIL": "pillow", "pyro": "pyro-ppl", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Entry:
         origin: where it is declared, for messages.
         version: 1 or more; raised when the same arguments come to give other numbers. Those of
             models, encoders and decoders are part of a cell's key.
+        required: arguments without a default, which have to be given.
     """
 
     kind: str
@@ -70,6 +74,7 @@ class Entry:
     origin: str = "registry.yaml"
     loader: Callable[[], Any] | None = None
     version: int = 1
+    required: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if type(self.version) is not int or self.version < 1:
@@ -123,7 +128,7 @@ def import_target(target: str, where: str) -> Any:
         missing = (error.name or module_name).partition(".")[0]
         raise MissingDependencyError(
             f"{where} needs the module '{error.name}', which is not installed.",
-            hint=f"pip install {missing}",
+            hint=f"pip install {DISTRIBUTIONS.get(missing, missing)}",
         ) from error
     except AttributeError as error:
         raise ContractError(f"{where}: {target} does not exist ({error}).") from error
@@ -134,6 +139,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Entry] = {}
+        self._refused: dict[tuple[str, str], UsageError] = {}
 
     def add(self, entry: Entry) -> None:
         """Adds an entry.
@@ -147,7 +153,8 @@ class Registry:
             )
         if not NAME.fullmatch(entry.name):
             raise UsageError(
-                f"{entry.origin}: '{entry.name}' is no registry name; names are lower-kebab-case."
+                f"{entry.origin}: '{entry.name}' is no registry name; names are lower-kebab-case.",
+                hint="rename it, for example to 'my-own-2': small letters, digits, single hyphens",
             )
         known = self._entries.get((entry.kind, entry.name))
         if known is not None:
@@ -157,6 +164,19 @@ class Registry:
                 hint="rename or uninstall one of the two",
             )
         self._entries[entry.kind, entry.name] = entry
+
+    def add_installed(self, entry: Entry) -> None:
+        """Adds an entry of an installed package; one with a fault is refused when it is asked for.
+
+        So is what has its name already: which of the two was meant cannot be told.
+        """
+        try:
+            self.add(entry)
+        except UsageError as error:
+            key = entry.kind, entry.name
+            shown = self._entries.get(key, entry)
+            summary = f"{shown.summary} (cannot be used: {error.message})"
+            self._refused[key], self._entries[key] = error, replace(shown, summary=summary)
 
     def register(self, kind: str, name: str) -> Callable[[type], type]:
         """Decorator that adds a class of the running program, for notebooks and scripts."""
@@ -170,9 +190,10 @@ class Registry:
     def extended(self, entries: Iterable[Entry]) -> Registry:
         """Returns a copy with further entries; one of the same kind and name is replaced."""
         table = Registry()
-        table._entries = dict(self._entries)
+        table._entries, table._refused = dict(self._entries), dict(self._refused)
         for entry in entries:
             table._entries.pop((entry.kind, entry.name), None)
+            table._refused.pop((entry.kind, entry.name), None)
             table.add(entry)
         return table
 
@@ -188,8 +209,11 @@ class Registry:
         """Returns an entry.
 
         Raises:
-            UsageError: no such name; the message suggests one.
+            UsageError: no such name; the message suggests one. Or one that :meth:`add_installed`
+                refused.
         """
+        if (kind, name) in self._refused:
+            raise self._refused[kind, name]
         entry = self._entries.get((kind, name))
         if entry is None:
             raise UsageError(
@@ -204,22 +228,30 @@ class Registry:
         Nothing built-in is imported: its annotations are read from the source.
 
         Raises:
-            UsageError: an argument that the component does not take, or a wrong value of one.
+            UsageError: an argument that the component does not take, a wrong value of one, or
+                one missing that has no default.
             ContractError: annotations of another package's component that do not evaluate.
         """
         entry = self.get(kind, name)
         annotations = entry.annotations() if arguments else {}
-        for key, value in arguments.items():
+        usual = {key: entry.defaults[key] for key in entry.parts if key not in entry.required}
+        for key, value in {**usual, **arguments}.items():
             if key not in entry.defaults:
                 raise UsageError(
                     f"{kind}/{name} takes no argument '{key}'{suggest(key, entry.defaults)}.",
                     hint=f"vdsm-bench show {kind}/{name}",
                 )
             if key in entry.parts:
-                part, part_arguments = split_part(value)
+                where = f"{kind}/{name}: its argument '{key}'"
+                part, part_arguments = split_part(value, where)
                 self.check_arguments(entry.parts[key], part, part_arguments)
             elif key in annotations:
                 checked_value(annotations[key], key, value, f"{kind}/{name}")
+        for key in sorted(entry.required - arguments.keys()):
+            raise UsageError(
+                f"{kind}/{name} has no default for its argument '{key}', so it must be given.",
+                hint=f"{name}[{key}=...]",
+            )
 
     def factory(
         self, kind: str, name: str, arguments: Mapping[str, Any] | None = None
@@ -242,6 +274,9 @@ class Registry:
         for key, part_kind in entry.parts.items():
             part, part_arguments = split_part(merged[key])
             plain[key] = self.factory(part_kind, part, part_arguments)
+        if entry.loader is not None:
+            where, context = f"{kind}/{name} ({entry.origin})", CONTEXT_ARGUMENTS.get(kind)
+            target = functools.partial(build_own, target, kind, context, where)
         return functools.partial(target, **plain)
 
 
@@ -256,41 +291,33 @@ def _of_ones_own(kind: str, name: str) -> str:
     return f"   (your own: an entry point in the group 'vdsm_bench.{kind}')"
 
 
-def split_part(value: Any) -> tuple[str, dict[str, Any]]:
-    """Splits a nested component, ``"name"`` or ``{"name": ..., argument: ...}``, into both."""
+def split_part(value: Any, where: str = "A component") -> tuple[str, dict[str, Any]]:
+    """Splits a nested component, ``"name"`` or ``{"name": ..., argument: ...}``, into both.
+
+    Raises:
+        UsageError: it is neither; names ``where``.
+    """
     if isinstance(value, str):
         return value, {}
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):
         return value["name"], {key: item for key, item in value.items() if key != "name"}
-    raise UsageError(f"A component is a name or a mapping with 'name', got {value!r}.")
-
-
-def _signature_defaults(kind: str, target: Callable[..., Any]) -> dict[str, Any]:
-    return {
-        key: None if parameter.default is inspect.Parameter.empty else parameter.default
-        for key, parameter in inspect.signature(target).parameters.items()
-        if key not in CONTEXT_ARGUMENTS.get(kind, frozenset())
-        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    }
+    raise UsageError(f"{where} is a name or a mapping with 'name', got {value!r}.")
 
 
 def _entry_from_class(kind: str, name: str, cls: type, origin: str) -> Entry:
-    summary = (inspect.getdoc(cls) or cls.__name__).splitlines()[0]
-    stages = getattr(cls, "default_stages", None)
-    settings: dict[str, Any] = {"stages": stages} if stages else {}
-    if getattr(cls, "asked", False):
-        settings["asked"] = True
+    declared = read_declaration(
+        cls,
+        supplied=CONTEXT_ARGUMENTS.get(kind, frozenset()),
+        kinds=[each for each, contract in KINDS.items() if contract is not None],
+        where=f"{kind}/{name} ({origin})",
+    )
     return Entry(
         kind=kind,
         name=name,
-        summary=summary,
         target=f"{cls.__module__}:{cls.__qualname__}",
-        defaults=_signature_defaults(kind, cls),
-        parts=getattr(cls, "parts", {}),
-        settings=settings,
         origin=origin,
         loader=lambda: cls,
-        version=getattr(cls, "version", 1),
+        **vars(declared),
     )
 
 
@@ -343,7 +370,7 @@ def load_registry(path: Path | None = None) -> Registry:
     for kind in KINDS:
         for point in entry_points(group=f"vdsm_bench.{kind}"):
             owner = point.dist.name if point.dist is not None else "an installed package"
-            table.add(
+            table.add_installed(
                 Entry(
                     kind=kind,
                     name=point.name,

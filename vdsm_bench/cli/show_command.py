@@ -57,6 +57,8 @@ def describe(table: Registry, component: str) -> dict[str, Any]:
     for key, value in (("defaults", entry.defaults), ("parts", entry.parts)):
         if value:
             content[key] = _plain(value)
+    if entry.required:
+        content["must be given"] = sorted(entry.required)
     meanings = meanings_in_source(entry.target) if entry.target else {}
     settable = {key: text for key, text in meanings.items() if key in entry.defaults}
     if settable:
