@@ -7,6 +7,7 @@ from pyro import get_param_store
 
 from tests.models.tiny import CLIP, build
 from vdsm_bench.contracts import Batch, Codes, Progress, check_clip
+from vdsm_bench.errors import ContractError
 from vdsm_bench.models.vdsm.pairs import pair_likeness
 from vdsm_bench.models.vdsm.parts import IdentityHead, features_of
 
@@ -386,3 +387,72 @@ def test_clips_are_regenerated_by_what_the_stage_trains():
     rolled = vdsm.generate(codes, clip.shape[1])
     torch.testing.assert_close(vdsm.regenerate(codes, clip.shape[1], "sequence"), rolled)
     assert not torch.allclose(rolled, drawn)
+
+
+@pytest.mark.parametrize("own", ["shared", "own"])
+@pytest.mark.parametrize(
+    ("spoil", "got"),
+    [
+        (lambda made: made.t().contiguous(), "[32, 15]"),  # as many numbers, of other clips
+        (lambda made: made[:, :5], "[15, 5]"),
+        (lambda made: made[..., None], "[15, 32, 1]"),
+        (lambda made: None, "NoneType"),
+    ],
+)
+def test_features_of_another_shape_are_refused_wherever_they_are_read(own, spoil, got):
+    vdsm, clip = build(pose_encoder=own), _clips()
+    chosen = vdsm.encoder if own == "shared" else vdsm.pose_encoder
+    forward = chosen.forward
+    chosen.forward = lambda frames: spoil(forward(frames))
+    pretrain, sequence = (stage.players[0] for stage in vdsm.stages())
+    for read in (
+        lambda: pretrain.loss(Batch(clip), PROGRESS),
+        lambda: sequence.loss(Batch(clip), PROGRESS),
+        lambda: vdsm.frame_features(clip.flatten(0, 1)),
+        lambda: vdsm.encode(clip),
+    ):
+        with pytest.raises(ContractError) as refused:
+            read()
+        said = f"BlurPoolEncoder.forward: expected [15, 32], got {got}."
+        assert refused.value.message == said
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_an_encoder_that_writes_into_the_clip_is_refused(inference):
+    vdsm, clip = build(), _clips()
+    forward = vdsm.encoder.forward
+    with torch.inference_mode(inference):  # whose own tensors have no count of what was written
+        assert vdsm.encode(clip + 0).identity.shape == (3, 4)
+    vdsm.encoder.forward = lambda frames: forward(frames.sub_(0.5).div_(0.25))
+    with torch.inference_mode(inference), pytest.raises(ContractError, match="BlurPoolEncoder"):
+        vdsm.encode(clip)
+    for stage in vdsm.stages():
+        with pytest.raises(ContractError, match=r"BlurPoolEncoder\.forward: it writes into"):
+            stage.players[0].loss(Batch(clip), PROGRESS)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda made: made[:, :1],  # would be spread over all frames
+        lambda made: made[:, :, :1],
+        lambda made: made[:1],
+        lambda made: made.movedim(2, -1),
+        lambda made: made.flatten(0, 1),
+        lambda made: None,
+    ],
+)
+def test_logits_of_another_shape_are_refused_in_both_stages_and_when_clips_are_made(spoil):
+    vdsm, clip = build(), _clips()
+    logits, codes = vdsm.decoder.logits, vdsm.encode(clip)
+    vdsm.decoder.logits = lambda pose, weights: spoil(logits(pose, weights))
+    pretrain, sequence = (stage.players[0] for stage in vdsm.stages())
+    for make in (
+        lambda: pretrain.loss(Batch(clip), PROGRESS),
+        lambda: sequence.loss(Batch(clip), PROGRESS),
+        lambda: vdsm.generate(codes, 5),
+        lambda: vdsm.sample(3, 5),
+    ):
+        said = r"MixtureOfExpertsDecoder\.logits: expected \[3, 5, 3, 16, 16\], got "
+        with pytest.raises(ContractError, match=said):
+            make()

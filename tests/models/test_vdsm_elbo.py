@@ -139,7 +139,7 @@ def test_the_continuous_bernoulli_is_a_density_of_grey_values_and_the_bernoulli_
 def test_clips_are_drawn_as_the_mean_of_their_likelihood(likelihood):
     vdsm = build(likelihood=likelihood).eval()
     logits = torch.tensor([-60.0, -5.0, -0.5, -1e-4, 0.0, 0.3, 4.0, 60.0])
-    vdsm.decoder.logits = lambda pose, weights: logits
+    vdsm.decoder.logits = lambda pose, _: logits.repeat(2).expand(*pose.shape[:2], 3, 16, 16)
     drawn = vdsm.regenerate(vdsm.encode(torch.rand(1, CLIP.frames, 3, 16, 16)), 3, "pretrain")
     if likelihood == "bernoulli":
         expected = torch.sigmoid(logits)
@@ -149,7 +149,8 @@ def test_clips_are_drawn_as_the_mean_of_their_likelihood(likelihood):
         density = pixel_density(likelihood, logits.double(), 0.1).log_prob(bounds).exp()
         area = torch.trapezoid(density, bounds, dim=0)
         expected = (torch.trapezoid(bounds * density, bounds, dim=0) / area).float()
-    torch.testing.assert_close(drawn, expected, rtol=1e-3, atol=1e-4)
+    every = expected.repeat(2).expand(1, 3, 3, 16, 16)
+    torch.testing.assert_close(drawn, every, rtol=1e-3, atol=1e-4)
 
 
 def test_the_continuous_bernoulli_is_exact_at_large_logits_where_torchs_has_no_gradient():

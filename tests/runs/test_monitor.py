@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vdsm_bench.contracts import Codes, Factor, LabelledClips, Stage, VideoModel
+from vdsm_bench.errors import ContractError
 from vdsm_bench.runs import monitor
 from vdsm_bench.runs.monitor import EVERY_EPOCH, Monitor
 
@@ -258,3 +259,25 @@ def test_clips_are_encoded_a_few_at_a_time_and_said_the_same_of(table, monkeypat
     monkeypatch.setattr(monitor, "_TOGETHER", 7)
     assert look(table, Counting()).figures == whole.figures
     assert max(Counting.seen[4:]) == 7
+
+
+@pytest.mark.parametrize(
+    ("stage", "method", "n"), [("first", "regenerate", 24), (None, "generate", 96)]
+)
+@pytest.mark.parametrize(
+    ("cut", "got"),
+    [
+        (lambda made: made[:, :1], [1, 3, SIZE, SIZE]),  # would be compared with every frame
+        (lambda made: made[:, :, :1], [T, 1, SIZE, SIZE]),
+        (lambda made: made[..., ::2], [T, 3, SIZE, SIZE // 2]),
+    ],
+)
+def test_clips_of_another_shape_are_refused_at_the_first_look(table, cut, got, stage, method, n):
+    class Cut(Mixed):
+        def generate(self, codes, n_frames):
+            return cut(super().generate(codes, n_frames))
+
+    with pytest.raises(ContractError) as refused:
+        look(table, Cut(), stage=stage)
+    expected = f"expected {[n, T, 3, SIZE, SIZE]}, got {[n, *got]}."
+    assert refused.value.message == f"Cut.{method}: {expected}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vdsm_bench.contracts import Codes, Floats, Integers, LabelledClips, VideoModel, check_clip
+from vdsm_bench.errors import ContractError
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.judged_looks import JudgedLooks
@@ -212,11 +213,25 @@ class Monitor:
         return identity, motion, drift
 
     def _made(self, model: VideoModel, codes: Codes, stage: str | None) -> Tensor:
-        """Returns the clips of codes, by what a stage trains or, with none, as they are scored."""
-        t, name = self._clips.shape[1], type(model).__name__
+        """Returns the clips of codes, by what a stage trains or, with none, as they are scored.
+
+        Raises:
+            ContractError: they are no clips of as many frames and pixels as those looked at.
+        """
+        t, where = self._clips.shape[1], f"{type(model).__name__}.generate"
         if stage is None:
-            return check_clip(model.generate(codes, t), f"{name}.generate")
-        return check_clip(model.regenerate(codes, t, stage), f"{name}.regenerate")
+            made = check_clip(model.generate(codes, t), where)
+        else:
+            where = f"{type(model).__name__}.regenerate"
+            made = check_clip(model.regenerate(codes, t, stage), where)
+        expected = [len(codes.identity), *self._clips.shape[1:]]
+        if list(made.shape) != expected:
+            raise ContractError(
+                f"{where}: expected {expected}, got {list(made.shape)}.",
+                hint="return a clip for each of the codes, n_frames long, its frames as large as "
+                "those of the 'clip' that the model was built for",
+            )
+        return made
 
     def _exchanged(
         self,

@@ -27,7 +27,7 @@ from vdsm_bench.contracts import (
 from vdsm_bench.models.vdsm import objective, parts
 from vdsm_bench.models.vdsm.annealing import Annealing, AnnealingPlan, Weight
 from vdsm_bench.models.vdsm.pairs import idle_arguments, pair_terms
-from vdsm_bench.models.vdsm.parts import Seen, features_of, full, unpaired
+from vdsm_bench.models.vdsm.parts import Seen, draw_frames, features_of, full, unpaired
 from vdsm_bench.models.vdsm.path import PosteriorPath, PriorPath
 
 Likelihood = Literal["bernoulli", "continuous-bernoulli", "gaussian"]
@@ -144,6 +144,7 @@ class VDSM(VideoModel):
         self.pose_dim, self.identity_dim, self.motion_dim = pose_dim, identity_dim, motion_dim
         self.likelihood, self.pixel_scale = likelihood, pixel_scale
         self.n_frames, self.temperature = clip.frames, temperature
+        self.frame_shape = (clip.channels, clip.height, clip.width)
         self._latest: Annealing | None = None  # `pretrain`'s last step's, while that stage lasts
         self.settles, self.pair_weights = (1 + pose_shut) / 2, (pose_likeness, identity_reward)
         self.plan = AnnealingPlan(
@@ -276,13 +277,14 @@ class VDSM(VideoModel):
     def frame_features(self, frames: Tensor) -> Tensor:
         """Returns what the encoders make of frames ``[N, C, H, W]``, side by side ``[N, F]``."""
         both = self.encoder, self.pose_encoder
-        return torch.cat([one(frames) for one in both if one is not None], dim=1)
+        found = [parts.read_frames(one, frames) for one in both if one is not None]
+        return torch.cat(found, dim=1)
 
     def see(self, clip: Tensor, features: Tensor | None = None) -> Seen:
         """Reads off a clip's frames what ``sequence`` takes as given from ``pretrain``."""
         with torch.no_grad():
             if features is None:
-                features = features_of(self.frame_features, clip)
+                features = self.frame_features(clip.flatten(0, 1)).view(*clip.shape[:2], -1)
             shares = torch.split(features, self.encoder.feature_dim, dim=-1)
             return Seen(clip, shares[0], *self.pose_head(shares[-1]))
 
@@ -328,7 +330,7 @@ class VDSM(VideoModel):
             pyro.sample("s", objective.normal(loc, scale, 1))
 
     def _pixels(self, pose: Tensor, weights: Tensor) -> Any:
-        logits = full(self.decoder.logits(pose, weights))
+        logits = full(draw_frames(self.decoder, pose, weights, self.frame_shape))
         return objective.pixel_density(self.likelihood, logits, self.pixel_scale)
 
     def _read_pose(self, clip: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:

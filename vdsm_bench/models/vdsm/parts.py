@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vdsm_bench.contracts import Batch
+from vdsm_bench.contracts import Batch, FrameDecoder, FrameEncoder
+from vdsm_bench.errors import ContractError
 from vdsm_bench.initialisation import keep_signal
 
 T = TypeVar("T")
@@ -51,9 +52,59 @@ def unpaired(batch: Batch) -> Batch:
     return Batch(clip, pairs=True, features=known)
 
 
-def features_of(encoder: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
-    """Returns the features of a clip's frames ``[B, T, F]``."""
-    return encoder(clip.flatten(0, 1)).view(*clip.shape[:2], -1)
+def read_frames(encoder: FrameEncoder, frames: Tensor) -> Tensor:
+    """Returns an encoder's features of frames ``[N, C, H, W]``: ``[N, feature_dim]``.
+
+    Raises:
+        ContractError: they have another shape, or the frames were written into.
+    """
+    where = f"{type(encoder).__name__}.forward"
+    written = _times_written(frames)
+    features: Tensor = encoder(frames)
+    if _times_written(frames) != written:
+        raise ContractError(
+            f"{where}: it writes into its frames, with which the loss compares.",
+            hint="make new tensors of them: (frames - 0.5) / 0.25, not frames.sub_(0.5).div_(0.25)",
+        )
+    hint = "return a row for each of the frames [N, C, H, W], as wide as the encoder's feature_dim"
+    return _shaped(features, (len(frames), encoder.feature_dim), where, hint)
+
+
+def features_of(encoder: FrameEncoder, clip: Tensor) -> Tensor:
+    """Returns the features of a clip's frames ``[B, T, F]``; raises as :func:`read_frames`."""
+    return read_frames(encoder, clip.flatten(0, 1)).view(*clip.shape[:2], -1)
+
+
+def draw_frames(
+    decoder: FrameDecoder, pose: Tensor, weights: Tensor, frame_shape: tuple[int, int, int]
+) -> Tensor:
+    """Returns a decoder's pixel logits ``[B, T, C, H, W]`` of poses ``[B, T, pose_dim]``.
+
+    Args:
+        decoder: whose logits.
+        pose: see above.
+        weights: of the identities ``[B, identity_dim]``.
+        frame_shape: C, H and W.
+
+    Raises:
+        ContractError: they have another shape.
+    """
+    hint = "return logits [B, T, C, H, W]: B and T are those of the pose, the others the clip's"
+    where = f"{type(decoder).__name__}.logits"
+    return _shaped(decoder.logits(pose, weights), (*pose.shape[:2], *frame_shape), where, hint)
+
+
+def _times_written(tensor: Tensor) -> int:
+    """Returns torch's count of what was written into a tensor or a view of it."""
+    return 0 if tensor.is_inference() else tensor._version  # inference tensors have no count
+
+
+def _shaped(found: Tensor, shape: Sequence[int], where: str, hint: str) -> Tensor:
+    """Returns a component's tensor, whose shape is checked: torch would spread or reshuffle it."""
+    if not isinstance(found, Tensor) or found.shape != torch.Size(shape):
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ContractError(f"{where}: expected {list(shape)}, got {got}.", hint=hint)
+    return found
 
 
 def latent(method: Callable[..., T]) -> Callable[..., T]:
