@@ -60,6 +60,26 @@ def test_a_model_meets_its_first_batch_once(tmp_path, monkeypatch):
     assert [clip.equal(first) for clip in met] == [True]
 
 
+def test_what_a_model_draws_as_it_meets_its_first_batch_is_its_seeds(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(VDSM, "meet", lambda model, clip: drawn.append(torch.rand(4)))
+
+    def stop(task, done, total, detail):
+        raise Stop
+
+    for number, seed in enumerate((1, 2, 1)):  # one after another, as the seeds of one command
+        model = build()
+        torch.manual_seed(99 + number)
+        before = torch.get_rng_state()
+        with pytest.raises(Stop):
+            Trainer(
+                model, SETTINGS, Noise(), folder=tmp_path / str(number), seed=seed, progress=stop
+            ).train()
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 def test_moments_of_weights_that_lie_otherwise_in_memory_resume(tmp_path, monkeypatch):
     """Fused Adam takes weights and moments in the order of memory, a checkpoint in that of axes."""
 

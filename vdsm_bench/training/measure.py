@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
 from vdsm_bench.contracts import Batch, ClipShape, Progress, Stage, VideoModel
-from vdsm_bench.training.trainer import PlayerLoss, freeze, stages_of
+from vdsm_bench.training.step import freeze
+from vdsm_bench.training.trainer import PlayerLoss, stages_of
 
 #: each precision is measured between so many times, fewer where SECONDS have passed
 _LEAST_ROUNDS, _MOST_ROUNDS = 3, 30

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vdsm_bench.config import StageSettings
-from vdsm_bench.contracts import Batch, Player, Progress, Stage
+from vdsm_bench.contracts import Batch, Player, Progress, Stage, VideoModel
 from vdsm_bench.errors import ContractError
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import Recorder, Repeater
@@ -54,6 +54,15 @@ def openings(stage: Stage, settings: StageSettings) -> list[int]:
             found += [step] if off - now else []
             off = now
     return found
+
+
+def freeze(model: VideoModel, stage: Stage) -> None:
+    """Lets only the stage's own parameters ask for gradients."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for player in stage.players:
+        for parameter in player.parameters:
+            parameter.requires_grad_(True)
 
 
 class StageStep:

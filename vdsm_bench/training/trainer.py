@@ -34,7 +34,7 @@ from vdsm_bench.training.features import KnownFeatures, autocast, known_features
 from vdsm_bench.training.journal import Journal, Look
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import recorder_for
-from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep
+from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep, freeze
 from vdsm_bench.training.stopping import StopBetweenSteps
 
 #: every LOG_EVERY-th step is logged, and the first; no step goes unchecked for longer
@@ -89,15 +89,6 @@ def stages_of(model: VideoModel, settings: Mapping[str, StageSettings]) -> list[
             hint="give it in the registry entry's 'stages', or in default_stages",
         )
     return stages
-
-
-def freeze(model: VideoModel, stage: Stage) -> None:
-    """Lets only the stage's own parameters ask for gradients."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for player in stage.players:
-        for parameter in player.parameters:
-            parameter.requires_grad_(True)
 
 
 def is_looked_at(epoch: int, settings: StageSettings) -> bool:
@@ -202,9 +193,9 @@ class Trainer:
             DataError: the checkpoint is damaged.
             VdsmBenchError: what the alarm returned.
         """
-        saved, position = self._resume()
-        begun = [stage.name for stage in self.stages].index(position.stage)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            saved, position = self._resume()
+            begun = [stage.name for stage in self.stages].index(position.stage)
             for stage in self.stages[begun:]:
                 resumed = stage.name == position.stage
                 self._train_stage(stage, position.step if resumed else 0, saved)
@@ -256,6 +247,7 @@ class Trainer:
             position = Position(self.stages[0].name, 0, 0.0)
             (self._checkpoints / WEIGHTS).unlink(missing_ok=True)  # they stand for an end
             self._journal.rewind(position.stage, 0)
+            torch.manual_seed(derive_seed(self.seed, "meet"))
             self.model.meet(self._batch(position.stage, 0))
             return {}, position
         tensors, position = read_checkpoint(path)
