@@ -11,6 +11,7 @@ import sys
 import click
 import pytest
 
+from tests.runs.cells import make_cell
 from vdsm_bench import errors
 from vdsm_bench.cli import main as entrance
 from vdsm_bench.cli.main import COMMANDS, run_cli
@@ -137,6 +138,22 @@ def test_an_answer_that_nobody_reads_to_its_end_is_no_failed_cell(tmp_path):
         )
     assert process.returncode == 128 + signal.SIGPIPE
     assert b"Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_what_a_terminal_cannot_encode_is_written_another_way(tmp_path, encoding):
+    make_cell(tmp_path, citation="Br\udce9al ≥ 王")
+    code = "from vdsm_bench.cli import main; main.main(['leaderboard', '--runs-dir', '.'])"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"},
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    cited = "Br\udce9al ≥ 王".encode(encoding, "backslashreplace")
+    assert cited in b" ".join(process.stdout.split())
 
 
 def test_a_component_that_leaves_keeps_its_code(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import signal
 import sys
 import traceback
@@ -80,6 +81,9 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the code of the error tree (see ``errors``)."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a sign that it cannot encode is no bug
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run_cli(arguments))
 
 
