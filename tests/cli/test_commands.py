@@ -137,6 +137,16 @@ def test_transfer_writes_a_grid(capsys, tmp_path):
     assert "cannot swap" in cannot.err
 
 
+def test_transfer_finds_a_cell_by_the_words_that_made_it(capsys, tmp_path):
+    words = ("--model", "toy[ code=6 ]")  # the default: the cell is called toy
+    assert "toy/smoke-seed1: reused" in call(capsys, *RUN, *words, "--seeds", "1").out
+    assert "transfer.gif" in call(
+        capsys, "transfer", *words, "--seed", "1", "--out", str(tmp_path)
+    ).out  # fmt: skip
+    slip = call(capsys, "transfer", "--model", "tyo", expect=2)
+    assert "did you mean 'toy'" in slip.err
+
+
 def test_score_knows_the_users_own_datasets(capsys, tmp_path, monkeypatch, table, data_dir):
     write_folder(tmp_path / "clips", takes=6)
     monkeypatch.setenv("VDSM_BENCH_DATA", str(tmp_path / "data"))

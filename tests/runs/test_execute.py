@@ -336,7 +336,7 @@ def _is_smoke(path):
 
 def test_a_finished_cell_comes_back_with_its_weights(bench, table, data_dir, shared_runs, tmp_path):
     (outcome,), listener = bench()
-    record = pick_cell(shared_runs, cell=outcome.folder)
+    record = pick_cell(table, shared_runs, cell=outcome.folder)
     model, restored = restore_cell(table, record, data_dir=data_dir, reporter=listener)
     assert not model.training
     assert all(value.equal(model.state_dict()[key.removeprefix("model/")])

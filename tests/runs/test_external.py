@@ -102,7 +102,7 @@ def test_a_native_model_written_to_a_file_gets_the_very_same_numbers(
     bench, answers, score, config, table, data_dir, shared_runs
 ):
     (native,), listener = bench(runs_dir=shared_runs)
-    record = pick_cell(shared_runs, cell=native.folder)
+    record = pick_cell(table, shared_runs, cell=native.folder)
     model, restored = restore_cell(table, record, data_dir=data_dir, reporter=listener)
     request = ScoringProtocol(table, restored, config(), "cpu").request
     outputs = SubjectOutputs(model, request)
@@ -392,7 +392,7 @@ def test_a_pickle_inside_is_never_run(answers, score, tmp_path):
 
     array = np.empty(1, dtype=object)
     array[0] = Trap()
-    with pytest.raises(DataError, match="more than arrays"):
+    with pytest.raises(DataError, match="'transfers' is an object array"):
         score(answers | {"transfers": array})
     assert not trap.exists()
 
@@ -534,9 +534,9 @@ def test_a_folder_that_was_cut_short_is_made_again(answers, score):
     assert read_cell(again.folder).state == "done"
 
 
-def test_a_row_from_a_file_has_no_model_to_draw_with(answers, score, shared_runs):
+def test_a_row_from_a_file_has_no_model_to_draw_with(answers, score, table, shared_runs):
     folder = score(answers, {"name": "no-model"}).folder
     assert read_cell(folder).slot == "external"
     with pytest.raises(UsageError, match="scored from a file") as refusal:
-        pick_cell(shared_runs, cell=folder)
+        pick_cell(table, shared_runs, cell=folder)
     assert "media" in refusal.value.hint

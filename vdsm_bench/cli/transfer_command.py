@@ -47,14 +47,15 @@ def command(
 
     if dataset is not None:
         dataset = stand_in(dataset, session)
+    table = session.catalogue()
     record = pick_cell(
-        session.runs_dir, cell=cell, model=model, dataset=dataset, preset=preset, seed=seed
+        table, session.runs_dir, cell=cell, model=model, dataset=dataset, preset=preset, seed=seed
     )
     from vdsm_bench.runs.restore import render_media
 
     with reporter() as listener:
         paths = render_media(
-            session.catalogue(),
+            table,
             record,
             data_dir=session.data_dir,
             device=device,
