@@ -1,3 +1,4 @@
+import csv
 import io
 from pathlib import Path
 
@@ -5,11 +6,21 @@ import pytest
 from rich.console import Console
 
 from tests.runs.cells import make_cell
-from vdsm_bench.boards.leaderboard import COLUMNS, leaderboard, to_csv
+from vdsm_bench.boards.leaderboard import COLUMNS, leaderboard, reported_row, to_csv
 from vdsm_bench.boards.table import render
 from vdsm_bench.files import read_json, write_json
 
 GOLDEN = Path(__file__).with_name("leaderboard_header.csv")
+CONTROLS = {
+    "dataset": "faces",
+    "image_size": 64,
+    "frames": 8,
+    "split": "clips",
+    "judge": {"lowest_accuracy": 0.97},
+    "protocol": {"judge": "feedbeef"},
+    "key": "0",
+    "chance": {"identity_accuracy": {"majority": 0.25}},
+}
 
 
 def test_csv_header_is_the_golden_one():
@@ -47,6 +58,37 @@ def test_a_score_that_only_some_seeds_have_says_of_which(tmp_path):
     assert (row["fvd_judge_regenerated"], row["n_seeds"]) == (5.0, 3)
     assert "fvd_judge_regenerated: of seed 1 alone" in row["note"]
     assert "dynamic_accuracy: of seed" not in row["note"]
+
+
+def test_a_further_score_is_in_every_row_and_view_of_cells_and_controls(tmp_path):
+    own = {"own_score": {"value": 0.25, "low": 0.125, "high": 0.375, "n": 9}}
+    for seed, scores in enumerate((own, own, {})):
+        cell = make_cell(tmp_path, seed=seed)
+        content = read_json(cell.metrics_file)
+        content["scores"] |= {**scores, "another": {"reason": "no file of weights"}, "model": own}
+        write_json(cell.metrics_file, content)
+    control = {"name": "copy", "expected": "0.5", "scores": {"own_score": {"value": 0.5, "n": 9}}}
+    write_json(controls(tmp_path), {**CONTROLS, "rows": [control]})
+    native, copied, chance = rows = leaderboard(tmp_path)
+    assert (native["own_score"], native["own_score_low"], native["own_score_high"]) == (
+        0.25, 0.125, 0.375,
+    )  # fmt: skip
+    assert native["model"] == "toy"
+    assert "own_score: of seed 0, 1 alone" in native["note"]
+    assert "another: no file of weights" in native["note"]
+    assert (copied["own_score"], chance["own_score"]) == (0.5, None)
+    assert len({frozenset(row) for row in rows}) == 1
+    header, *lines = csv.reader(io.StringIO(to_csv([*rows, reported_row({"model": "quoted"})])))
+    further = ["own_score", "own_score_low", "own_score_high", "own_score_spread"]
+    assert header == [*COLUMNS, *further]
+    assert [line[-4:] for line in lines] == [
+        ["0.25", "0.125", "0.375", "0.0"], ["0.5", "", "", ""], [""] * 4, [""] * 4,
+    ]  # fmt: skip
+    console = Console(width=200, file=io.StringIO())
+    console.print(render(rows, everything=True))
+    text = console.file.getvalue()
+    assert "toy small ×3, further scores: own_score 0.250±0.000 [0.125, 0.375]" in text
+    assert "copy, further scores: own_score 0.500\n" in text
 
 
 def test_other_settings_under_the_same_preset_are_another_row(tmp_path):
@@ -87,18 +129,7 @@ def test_controls_stand_beside_the_cells_of_their_protocol(tmp_path):
         "expected": "identity 1",
         "scores": {"identity_accuracy": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 9}},
     }
-    content = {
-        "dataset": "faces",
-        "image_size": 64,
-        "frames": 8,
-        "split": "clips",
-        "judge": {"lowest_accuracy": 0.97},
-        "protocol": {"judge": "feedbeef"},
-        "key": "0",
-        "chance": {"identity_accuracy": {"majority": 0.25}},
-        "rows": [row],
-    }
-    write_json(controls(tmp_path), content)
+    write_json(controls(tmp_path), {**CONTROLS, "rows": [row]})
     native, control, chance = leaderboard(tmp_path)
     assert (native["slot"], control["slot"]) == ("native", "control")
     assert native["protocol"] == control["protocol"]

@@ -51,6 +51,19 @@ def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):
     assert second["identity_accuracy"] == ""
 
 
+def test_scores_that_the_printed_table_lacks_are_in_the_row_and_its_csv(tmp_path):
+    for seed in (0, 1):
+        cell = make_cell(tmp_path, seed=seed)
+        content = read_json(cell.metrics_file)
+        content["scores"]["own_score"] = {"value": 0.25 + 0.5 * seed, "n": 9}
+        write_json(cell.metrics_file, content)
+    base, low, absent = rows_of(tmp_path)
+    assert (base["own_score"], base["own_score_spread"]) == (0.5, pytest.approx(0.125**0.5))
+    first, second, _ = csv.DictReader(io.StringIO(to_csv([base, low, absent])))
+    assert (first["own_score"], second["own_score"]) == ("0.5", "")
+    assert "own_score" not in to_markdown([base, low, absent], {})
+
+
 @pytest.mark.parametrize(
     ("inputs", "row"),
     [

@@ -14,7 +14,7 @@ from vdsm_bench.errors import DataError
 from vdsm_bench.files import read_json
 from vdsm_bench.runs.folder import CellRecord, scan_cells
 
-#: scores of a row, each with value, interval and spread over seeds
+#: scores that every board has a column for, each with value, interval and spread over seeds
 SCORES = (
     "consistent_accuracy",
     "dynamic_accuracy",
@@ -47,15 +47,14 @@ _TRAILING = (
     "identity_by_factor", "judge_accuracy", "collapsed", "training_minutes", "status", "protocol",
     "key", "note",
 )  # fmt: skip
-_SCORE_COLUMNS = tuple(
-    f"{score}{suffix}" for score in SCORES for suffix in ("", "_low", "_high", "_spread")
-)
+_ENDS = ("", "_low", "_high", "_spread")
+_SCORE_COLUMNS = tuple(f"{score}{end}" for score in SCORES for end in _ENDS)
 _CHANCE = {
     "labels": "chance: answers drawn as the labels are distributed",
     "majority": "chance: the most frequent answer, always",
     "permutation": "chance: the judge's answers on real clips, shuffled",
 }
-#: the columns of the table, in order; a golden test holds them
+#: the columns of any table, in order, before those of further scores; a golden test holds them
 COLUMNS: tuple[str, ...] = (
     *_LEADING,
     *_SCORE_COLUMNS,
@@ -72,7 +71,9 @@ def leaderboard(runs_dir: Path) -> list[Row]:
     by judges of the same settings that were trained apart have a row each. Settings that
     leave the preset stand beside its name, ``small[training.fit.epochs=9]``. Scores are means of
     the seeds' values and interval bounds, as spread their standard deviation; ``rank`` is among
-    the rows scored on the same pairs (:mod:`vdsm_bench.boards.ranking`). Cells that are not done
+    the rows scored on the same pairs (:mod:`vdsm_bench.boards.ranking`). Scores without a column
+    in :data:`COLUMNS`, those of other packages and dear ones, are in all rows as soon as one has
+    them, see :func:`further_scores`. Cells that are not done
     have a row each with their state and reason and no scores.
     """
     records = scan_cells(runs_dir)
@@ -92,7 +93,18 @@ def leaderboard(runs_dir: Path) -> list[Row]:
         rank_rows(finished)
     rows += [row for row, _ in finished]
     rows += _control_rows(runs_dir)
-    return sorted(rows, key=_order)
+    further = dict.fromkeys(_columns(further_scores(rows)))
+    return sorted(({**further, **row} for row in rows), key=_order)
+
+
+def further_scores(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the sorted names of scores in the rows that have no fixed column."""
+    keys = {key for row in rows for key in row}.difference(COLUMNS)
+    return sorted(key for key in keys if f"{key}_spread" in keys)
+
+
+def _columns(scores: Iterable[str]) -> list[str]:
+    return [f"{score}{end}" for score in scores for end in _ENDS]
 
 
 def _tell_judges_apart(
@@ -129,12 +141,16 @@ def by_factor(tables: Sequence[Sequence[Mapping[str, Any]]]) -> str | None:
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns the rows as CSV; an absent score is an empty field, never 0."""
+    """Returns the rows as CSV; an absent score is an empty field, never 0.
+
+    The columns are :data:`COLUMNS`, then those of further scores.
+    """
+    rows = list(rows)
+    columns = [*COLUMNS, *_columns(further_scores(rows))]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if row[key] is None else row[key] for key in COLUMNS})
+    writer.writerows(rows)
     return stream.getvalue()
 
 
@@ -185,10 +201,11 @@ def _preset(name: Any, config: Mapping[str, Any] | None) -> str:
 
 def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
     values: Row = {}
-    for name in SCORES:
+    for name in _names(cells):
         scores = [cell[name] for cell in cells if cell.get(name, {}).get("value") is not None]
         if not scores:
             continue
+        values |= dict.fromkeys(_columns([name]))
         for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
             known = [score[key] for score in scores if score.get(key) is not None]
             values[name + suffix] = statistics.fmean(known) if known else None
@@ -197,13 +214,19 @@ def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
     return values
 
 
+def _names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the fixed scores and those that the cells have beside them, sorted."""
+    further = {name for cell in cells for name in cell}.difference(COLUMNS, ["rank"])
+    return [*SCORES, *sorted(further)]
+
+
 def _notes(cells: Sequence[Mapping[str, Any]]) -> str | None:
     """Returns warnings, citations, and the columns that are empty, those of one reason together.
 
     So are those that only some of the seeds have.
     """
     columns: dict[str, list[str]] = {}
-    for name in SCORES:
+    for name in _names([cell["scores"] for cell in cells]):
         having = [c for c in cells if c["scores"].get(name, {}).get("value") is not None]
         if 0 < len(having) < len(cells):
             seeds = ", ".join(str(cell["seed"]) for cell in having)
@@ -281,8 +304,9 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
         row.update(_scores_over_seeds([control["scores"]]))
         rows.append(row)
     levels = {kind for by_kind in content["chance"].values() for kind in by_kind}
+    scores = (*_SCORE_COLUMNS, *_columns(further_scores(rows)), "identity_by_factor")
     for kind in sorted(levels):
-        row = {**rows[-1], **dict.fromkeys((*_SCORE_COLUMNS, "identity_by_factor"))}
+        row = {**rows[-1], **dict.fromkeys(scores)}
         row.update(model=f"chance-{kind}", note=_CHANCE.get(kind, "what needs no model"))
         row.update({name: v[kind] for name, v in content["chance"].items() if kind in v})
         rows.append(row)

@@ -15,7 +15,7 @@ from vdsm_bench.runs.cell import Cell, KnownCells
 from vdsm_bench.runs.folder import CellRecord
 from vdsm_bench.runs.suites import BASE
 
-#: columns that come from the scores of a row, with their short names
+#: scores that the printed table shows, with their short names
 SCORES = {
     "consistent_accuracy": "consistent",
     "dynamic_accuracy": "dynamic",
@@ -37,9 +37,10 @@ def suite_rows(
     """Returns a row per dataset, model and variant, from the cells that exist.
 
     Every figure is a mean over seeds; ``<name>_spread`` is their standard deviation where there
-    are two or more. ``factors`` holds identity accuracy per static factor. A cell that was
-    stopped because a code had collapsed counts in ``collapsed`` and in no score; one that is of
-    other data or another protocol than the newest of its row counts in neither.
+    are two or more. ``factors`` holds identity accuracy per static factor. After the figures of
+    the printed table come all other scores, sorted. A cell that was stopped because a code had
+    collapsed counts in ``collapsed`` and in no score; one that is of other data or another
+    protocol than the newest of its row counts in neither.
 
     Args:
         table: the catalogue.
@@ -140,6 +141,8 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
     minutes = [row["training_seconds"] / 60 for row in done if row["training_seconds"] is not None]
     row.update(_mean("training_minutes", minutes))
     row["not_done"] = ", ".join(f"seed {seed}: {state}" for seed, state in states.items())
+    for name in sorted({name for each in done for name in each["scores"]} - row.keys()):
+        row.update(_mean(name, [_value(each, name) for each in done]))
     return row
 
 

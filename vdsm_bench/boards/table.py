@@ -14,6 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from vdsm_bench.boards.leaderboard import further_scores
+
 #: columns at which the lines about the tables are wrapped where the output is no terminal
 WIDTH = 120
 #: columns that are enough for any table
@@ -60,8 +62,8 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
 
     Args:
         rows: rows of :func:`vdsm_bench.boards.leaderboard.leaderboard`, in its order.
-        everything: intervals, pixel scores, supervision, training time and every chance level
-            too (wide).
+        everything: intervals, pixel and further scores, supervision, training time and every
+            chance level too (wide).
     """
     blocks: list[RenderableType] = []
     done = [row for row in rows if row["status"] == "done" and (everything or not _minor(row))]
@@ -75,6 +77,8 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
         for row in told:
             name = f"{row['model']} {_run(row, changed)}"
             blocks.append(Text(f"{name}, identity by factor: {row['identity_by_factor']}\n"))
+        if everything:
+            blocks += _further(members, changed)
     if done:
         blocks.append(Text(_FOOT, style="dim"))
     if any(row["rank"] for row in done):
@@ -94,6 +98,20 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
 
 def _minor(row: Row) -> bool:
     return row["slot"] == "control" and row["model"] in ("chance-labels", "chance-permutation")
+
+
+def _further(rows: Sequence[Row], changed: Sequence[str]) -> Iterator[Text]:
+    """Yields a line for every row with scores that have no column: too many for a table."""
+    names = further_scores(rows)
+    for row in rows:
+        told = [
+            f"{name} {_score(row, name, interval=True, stacked=False)}"
+            for name in names
+            if row[name] is not None
+        ]
+        if told:
+            who = f"{row['model']} {_run(row, changed)}".strip()
+            yield Text(f"{who}, further scores: {' · '.join(told)}\n")
 
 
 def _remarks(title: str, rows: Sequence[Row]) -> list[RenderableType]:
