@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.runs.cells import make_cell
+from tests.runs.cells import PROTOCOL, make_cell
 from vdsm_bench.boards.leaderboard import COLUMNS, leaderboard, reported_row, to_csv
 from vdsm_bench.boards.table import render
 from vdsm_bench.files import read_json, write_json
@@ -17,9 +17,14 @@ CONTROLS = {
     "frames": 8,
     "split": "clips",
     "judge": {"lowest_accuracy": 0.97},
-    "protocol": {"judge": "feedbeef"},
+    "protocol": PROTOCOL,
     "key": "0",
     "chance": {"identity_accuracy": {"majority": 0.25}},
+}
+COPY = {
+    "name": "copy-identity-clip",
+    "expected": "identity 1",
+    "scores": {"identity_accuracy": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 9}},
 }
 
 
@@ -124,18 +129,56 @@ def controls(tmp_path):
 
 def test_controls_stand_beside_the_cells_of_their_protocol(tmp_path):
     make_cell(tmp_path)
-    row = {
-        "name": "copy-identity-clip",
-        "expected": "identity 1",
-        "scores": {"identity_accuracy": {"value": 1.0, "low": 1.0, "high": 1.0, "n": 9}},
-    }
-    write_json(controls(tmp_path), {**CONTROLS, "rows": [row]})
+    write_json(controls(tmp_path), {**CONTROLS, "rows": [COPY]})
     native, control, chance = leaderboard(tmp_path)
     assert (native["slot"], control["slot"]) == ("native", "control")
     assert native["protocol"] == control["protocol"]
     assert control["identity_accuracy"] == 1.0
     assert (chance["model"], chance["identity_accuracy"]) == ("chance-majority", 0.25)
     assert chance["identity_accuracy_low"] is None
+
+
+@pytest.mark.parametrize(
+    ("newer", "told"),
+    [
+        ({"metrics": {"dynamic_accuracy": 2}}, ("dynamic_accuracy 1", "dynamic_accuracy 2")),
+        ({"metrics": {"dynamic_accuracy": 1, "mse": 1}}, ("no mse", "mse 1")),
+        ({"pairs": 2}, ("no pair list", "pair list 2")),
+        ({"left_out": ["room", "light"]}, ("no left out", "left out room light")),
+    ],
+    ids=["version", "another score", "pair list", "factors"],
+)
+def test_rows_of_other_versions_stand_in_a_table_of_their_own(newer, told, tmp_path):
+    make_cell(tmp_path)
+    make_cell(tmp_path, seed=1, protocol={**PROTOCOL, **newer}, group="newer")
+    for key, protocol in (("0", PROTOCOL), ("1", {**PROTOCOL, **newer})):
+        path = controls(tmp_path).with_name(f"controls-{key}.json")
+        write_json(path, {**CONTROLS, "protocol": protocol, "key": key, "rows": [COPY]})
+    rows = leaderboard(tmp_path)
+    text = " ".join(shown(rows).split())
+    tables = text.partition("consist:")[0].split("faces · held out")[1:]
+    assert len(tables) == 2
+    for version in told:
+        (table,) = [each for each in tables if f"protocol feedbeef, versions: {version}" in each]
+        assert table.count("copy-identity-clip") == 1
+        assert table.count("small ×1") == 2  # its line, and that of its factors
+        note = f"versions: {version}; rows of other versions stand beside it"
+        assert len([row for row in rows if row["note"].endswith(note)]) == 3
+
+
+def test_of_many_other_versions_the_first_are_named_and_the_rest_counted(tmp_path):
+    for seed, version in enumerate((1, 2)):
+        protocol = {**PROTOCOL, "metrics": dict.fromkeys("edcba", version)}
+        make_cell(tmp_path, seed=seed, protocol=protocol, group=str(version))
+    assert "versions: a 2, b 2, c 2 and 2 more; rows" in leaderboard(tmp_path)[0]["note"]
+
+
+def test_rows_of_the_same_versions_say_nothing_of_them(tmp_path):
+    make_cell(tmp_path)
+    write_json(controls(tmp_path), {**CONTROLS, "rows": [COPY]})
+    rows = leaderboard(tmp_path)
+    assert not any("versions" in (row["note"] or "") for row in rows)
+    assert "versions" not in shown(rows)
 
 
 def test_damaged_controls_do_not_hide_the_cells(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vdsm_bench.boards.versions import newest_first, versions_apart, versions_of
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import read_json
 from vdsm_bench.runs.folder import CellRecord, scan_cells
@@ -60,6 +61,8 @@ COLUMNS: tuple[str, ...] = (
     *_SCORE_COLUMNS,
     *_TRAILING,
 )
+#: not in the CSV: a rank belongs to a table of rows, not to a row, and versions are many
+_NO_COLUMNS = ("rank", "contest", "versions")
 _SLOT_ORDER = {"native": 0, "external": 1, "control": 2, "reported": 3}
 Row = dict[str, Any]
 
@@ -73,8 +76,9 @@ def leaderboard(runs_dir: Path) -> list[Row]:
     the seeds' values and interval bounds, as spread their standard deviation; ``rank`` is among
     the rows scored on the same pairs (:mod:`vdsm_bench.boards.ranking`). Scores without a column
     in :data:`COLUMNS`, those of other packages and dear ones, are in all rows as soon as one has
-    them, see :func:`further_scores`. Cells that are not done
-    have a row each with their state and reason and no scores.
+    them, see :func:`further_scores`. ``versions`` are those of the scores and the pair list; rows
+    of other versions of one protocol say so in their notes and stand apart. Cells that are not
+    done have a row each with their state and reason and no scores.
     """
     records = scan_cells(runs_dir)
     done: dict[tuple[str, Any], list[CellRecord]] = {}
@@ -93,6 +97,9 @@ def leaderboard(runs_dir: Path) -> list[Row]:
         rank_rows(finished)
     rows += [row for row, _ in finished]
     rows += _control_rows(runs_dir)
+    for row, told in zip(rows, versions_apart(rows), strict=True):
+        if told is not None:
+            _add_note(row, f"versions: {told}; rows of other versions stand beside it")
     further = dict.fromkeys(_columns(further_scores(rows)))
     return sorted(({**further, **row} for row in rows), key=_order)
 
@@ -118,7 +125,11 @@ def _tell_judges_apart(
         if len(seen[row["dataset"], row["protocol"]]) > 1:
             who = "which judges scored it is not recorded" if judges is None else f"judges {judges}"
             apart = f"{who}; rows of other judges stand beside it"
-            row["note"] = "; ".join(filter(None, [row["note"], apart]))
+            _add_note(row, apart)
+
+
+def _add_note(row: Row, text: str) -> None:
+    row["note"] = "; ".join(filter(None, [row["note"], text]))
 
 
 def reported_row(baseline: Mapping[str, Any]) -> Row:
@@ -155,8 +166,7 @@ def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _empty_row(**known: Any) -> Row:
-    # the rank is no column of the CSV: it belongs to a table of rows, not to a row
-    return {**dict.fromkeys(COLUMNS), "rank": None, **known}
+    return {**dict.fromkeys((*COLUMNS, *_NO_COLUMNS)), **known}
 
 
 def _done_row(records: Sequence[CellRecord]) -> Row:
@@ -178,6 +188,7 @@ def _done_row(records: Sequence[CellRecord]) -> Row:
         training_minutes=round(statistics.fmean(trained) / 60, 2) if trained else None,
         status="done",
         protocol=first["protocol"].get("judge"),
+        versions=versions_of(first["protocol"]),
         key=first["group"],
         note=_notes(cells),
     )
@@ -216,7 +227,7 @@ def _scores_over_seeds(cells: Sequence[Mapping[str, Any]]) -> Row:
 
 def _names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the fixed scores and those that the cells have beside them, sorted."""
-    further = {name for cell in cells for name in cell}.difference(COLUMNS, ["rank"])
+    further = {name for cell in cells for name in cell}.difference(COLUMNS, _NO_COLUMNS)
     return [*SCORES, *sorted(further)]
 
 
@@ -297,6 +308,7 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
             status="done",
             part=content["protocol"].get("part", "test"),
             protocol=content["protocol"]["judge"],
+            versions=versions_of(content["protocol"]),
             key=content["key"],
             note=" ".join(filter(None, [control["expected"], asked and f"({asked})"])),
             **shared,
@@ -321,6 +333,7 @@ def _order(row: Row) -> tuple[Any, ...]:
         str(row["dataset"]),
         str(row["protocol"] or "~"),
         row["part"] == "validation",
+        newest_first(row["versions"]),
         row["judge_accuracy"] or 0.0,  # a table has one
         _SLOT_ORDER.get(row["slot"], 9),
         row["status"] != "done",

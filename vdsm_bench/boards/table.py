@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vdsm_bench.boards.leaderboard import further_scores
+from vdsm_bench.boards.versions import versions_apart
 
 #: columns at which the lines about the tables are wrapped where the output is no terminal
 WIDTH = 120
@@ -67,8 +69,9 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
     """
     blocks: list[RenderableType] = []
     done = [row for row in rows if row["status"] == "done" and (everything or not _minor(row))]
-    for title, block in groupby(done, key=_title):
-        members = list(block)
+    titled = zip(map(_title, done, versions_apart(done)), done, strict=True)
+    for title, block in groupby(titled, key=itemgetter(0)):
+        members = [row for _, row in block]
         changed = list(dict.fromkeys(_changes(row) for row in members if _changes(row)))
         blocks.append(_Block(title, members, changed, everything))
         for number, text in enumerate(changed, start=1):
@@ -125,13 +128,14 @@ def _remarks(title: str, rows: Sequence[Row]) -> list[RenderableType]:
     return list(lines)
 
 
-def _title(row: Row) -> str:
+def _title(row: Row, versions: str | None) -> str:
     judge = row["judge_accuracy"]
     said = "" if judge is None else f" · judge ≥ {judge:.3f}"
     part = "" if row["part"] == "test" else f" ({row['part']} clips)"
     return (
         f"{row['dataset']} · held out: {row['split']}{part} · {row['image_size']} px · "
         f"{row['frames']} frames{said} · protocol {row['protocol']}"
+        + ("" if versions is None else f", versions: {versions}")
     )
 
 
