@@ -24,8 +24,8 @@ SUITE = Suite(
 CHANCE = {"identity_code_action_probe": {"majority": 0.25}}
 
 
-def rows_of(tmp_path, any_seed=True):
-    return suite_rows(TABLE, plan_suite(TABLE, SUITE), tmp_path, any_seed=any_seed)
+def rows_of(tmp_path, any_seed=True, suite=SUITE):
+    return suite_rows(TABLE, plan_suite(TABLE, suite), tmp_path, any_seed=any_seed)
 
 
 def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):
@@ -44,7 +44,7 @@ def test_a_line_has_means_over_seeds_and_says_what_is_missing(tmp_path):
     assert low["dynamic_accuracy_spread"] is None
     assert (absent["n_seeds"], absent["collapsed"]) == (0, None)
     text = to_markdown([base, low, absent], {"lr-low": "slow"})
-    assert "| base | 3 | 0.800 ± 0.00 | 0.920 ± 0.02 | – | 0.600 | 0.600 |" in text
+    assert "| base | 3 | 0.800 ± 0.000 | 0.920 ± 0.020 | – | 0.600 | 0.600 |" in text
     assert text.rstrip().endswith("Not measured: lr-low (seed 1: failed), absent.")
     (_, second, _) = csv.DictReader(io.StringIO(to_csv([base, low, absent])))
     assert second["identity_accuracy_hair"] == "0.5"
@@ -62,6 +62,42 @@ def test_scores_that_the_printed_table_lacks_are_in_the_row_and_its_csv(tmp_path
     first, second, _ = csv.DictReader(io.StringIO(to_csv([base, low, absent])))
     assert (first["own_score"], second["own_score"]) == ("0.5", "")
     assert "own_score" not in to_markdown([base, low, absent], {})
+
+
+def test_a_factor_is_averaged_over_the_seeds_that_have_it(tmp_path):
+    make_cell(tmp_path)
+    long = [{"metric": "identity_accuracy", "factor": "hair", "value": None}]
+    make_cell(tmp_path, seed=1, long=long)
+    base = rows_of(tmp_path)[0]
+    assert (base["n_seeds"], base["factors"]) == (2, {"hair": 0.5})
+
+
+SINGLE = Variant(change={"model": {"decoder": "single"}})
+
+
+@pytest.mark.parametrize(
+    ("models", "first", "missing"),
+    [
+        (["toy"], "base", "single"),
+        (
+            ["toy", "toy[decoder=single]"],
+            "toy: base",
+            "toy[decoder=single]: base, toy[decoder=single]: single",
+        ),
+        (
+            ["toy", "toy[pose_dim=9]"],
+            "toy: base",
+            "toy[pose_dim=9]: base, toy[decoder=single]: single, "
+            "toy[decoder=single,pose_dim=9]: single",
+        ),
+    ],
+)
+def test_instances_of_one_model_have_lines_that_tell_them_apart(models, first, missing, tmp_path):
+    make_cell(tmp_path)
+    suite = Suite(models=models, datasets=["faces"], variants={"single": SINGLE})
+    text = to_markdown(rows_of(tmp_path, suite=suite), {})
+    assert f"| {first} | 1 |" in text
+    assert text.endswith(f"Not measured: {missing}.")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -74,7 +75,7 @@ def to_markdown(rows: Sequence[Row], summaries: Mapping[str, str]) -> str:
         summaries: of the variants, by name.
     """
     blocks = []
-    several = len({row["model"].partition("[")[0] for row in rows}) > 1
+    models = _models(rows)
     for (dataset, part), group in groupby(sorted(rows, key=_table), key=_table):
         members = list(group)
         measured = [row for row in members if row["n_seeds"] or row["collapsed"]]
@@ -84,9 +85,9 @@ def to_markdown(rows: Sequence[Row], summaries: Mapping[str, str]) -> str:
         lines = [f"### {dataset}, scored on {part} clips"]
         if measured:
             lines += ["", _line(names), _line(["---", *["---:"] * (len(names) - 2), "---"])]
-        lines += [_line(_cells(row, factors, several, summaries)) for row in measured]
+        lines += [_line(_cells(row, factors, models, summaries)) for row in measured]
         missing = [
-            _name(row, several) + (f" ({row['not_done']})" if row["not_done"] else "")
+            _name(row, models) + (f" ({row['not_done']})" if row["not_done"] else "")
             for row in members
             if row["not_done"] or row not in measured
         ]
@@ -135,7 +136,8 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
         row.update(_mean(f"{name}_above_chance", [_above_chance(each, name) for each in done]))
     row["factors"] = {}
     for factor in dict.fromkeys(name for each in done for name in _factors(each)):
-        row["factors"][factor] = statistics.fmean(_factors(each)[factor] for each in done)
+        having = [values[factor] for values in map(_factors, done) if factor in values]
+        row["factors"][factor] = statistics.fmean(having)
     row["mean_of_factors"] = statistics.fmean(row["factors"].values()) if row["factors"] else None
     row["collapsed"] = statistics.fmean(verdicts) if verdicts else None
     minutes = [row["training_seconds"] / 60 for row in done if row["training_seconds"] is not None]
@@ -201,11 +203,11 @@ def _table(row: Row) -> tuple[str, str]:
 
 
 def _cells(
-    row: Row, factors: Sequence[str], several: bool, summaries: Mapping[str, str]
+    row: Row, factors: Sequence[str], models: Mapping[str, str], summaries: Mapping[str, str]
 ) -> list[str]:
     main = [_shown(row, score) for score in SCORES]
     return [
-        _name(row, several),
+        _name(row, models),
         str(row["n_seeds"]),
         *main[:3],
         *("–" if factor not in row["factors"] else f"{row['factors'][factor]:.3f}"
@@ -219,15 +221,30 @@ def _cells(
     ]  # fmt: skip
 
 
-def _name(row: Row, several: bool) -> str:
-    return f"{row['model'].partition('[')[0]}: {row['variant']}" if several else row["variant"]
+def _models(rows: Sequence[Row]) -> dict[str, str]:
+    """Returns what the models are called, by instance; nothing where there is one.
+
+    That is their name, and the whole instance where there are several of that name. Variants
+    change the instance too, so models are counted variant by variant.
+    """
+    names = {row["model"]: row["model"].partition("[")[0] for row in rows}
+    models = Counter((row["dataset"], row["variant"]) for row in rows)
+    alike = Counter((row["dataset"], row["variant"], names[row["model"]]) for row in rows)
+    if max(models.values(), default=0) < 2:
+        return {}
+    twice = {name for (*_, name), count in alike.items() if count > 1}
+    return {model: model if name in twice else name for model, name in names.items()}
+
+
+def _name(row: Row, models: Mapping[str, str]) -> str:
+    return f"{models[row['model']]}: {row['variant']}" if models else str(row["variant"])
 
 
 def _shown(row: Row, name: str, digits: int = 3) -> str:
     value, spread = row[name], row.get(f"{name}_spread")
     if value is None:
         return "–"
-    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{max(1, digits - 1)}f}")
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _line(cells: Sequence[str]) -> str:
