@@ -33,7 +33,9 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "preset": (("--preset",), {
         "metavar": "NAME", "shell_complete": complete_names("presets"),
         "help": "Size of the experiment (default small)."}),
-    "seeds": (("--seeds",), {"metavar": "0,1,2", "help": "Seeds (default 0; leaderboard --suite: all there are)."}),
+    "seeds": (("--seeds",), {
+        "metavar": "0,1,2",
+        "help": "Seeds (default 0; leaderboard --suite: all there are)."}),
     "config_file": (("--config",), {
         "type": click.Path(dir_okay=False, path_type=Path),
         "help": "YAML file with the sections of --set."}),
