@@ -233,9 +233,7 @@ def _score(
         "collapsed": None,
         "note": None,
         "judge": judge.summary(),
-        "protocol": protocol.key,
-        "asked": protocol.asked_facts,
-        "own": protocol.own_facts,
+        **protocol.said_in_row(),
         "scoring_seconds": round(time.monotonic() - started, 3),
         **evaluation.as_json(),
     }

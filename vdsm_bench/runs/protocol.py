@@ -196,6 +196,10 @@ class ScoringProtocol:
             **self._left_out_of_key,
         }
 
+    def said_in_row(self) -> dict[str, Any]:
+        """Returns what a row says of how it was scored."""
+        return {"protocol": self.key, "asked": self.asked_facts, "own": self.own_facts}
+
     @property
     def _left_out_of_key(self) -> dict[str, Any]:
         """Factors of one class, which were judged and scored once: such judges and rows differ."""
