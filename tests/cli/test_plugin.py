@@ -48,7 +48,10 @@ def test_what_another_package_declares_trains_and_gets_a_row(bench):
 
     (row, *controls) = csv.DictReader(io.StringIO(bench("leaderboard", "--csv").stdout))
     assert (row["slot"], row["dataset"], row["model"]) == ("native", "toy-squares", "toy")
-    assert {"real-test", "copy-identity-clip"} <= {control["model"] for control in controls}
+    assert float(row["toy_brightness"]) == metrics["scores"]["toy_brightness"]["value"]
+    (copied,) = [control for control in controls if control["model"] == "copy-identity-clip"]
+    assert 0 < float(copied["toy_brightness"]) < 1
+    assert "real-test" in {control["model"] for control in controls}
 
 
 def test_a_wrong_argument_of_it_is_refused_with_a_suggestion(bench):
