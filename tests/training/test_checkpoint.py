@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from vdsm_bench.errors import DataError
-from vdsm_bench.training.checkpoint import Position, load_weights, save_weights, write_checkpoint
+from vdsm_bench.training.checkpoint import (
+    Position,
+    load_weights,
+    read_checkpoint,
+    save_weights,
+    write_checkpoint,
+)
 
 WRITER = """
 import resource, sys
@@ -90,6 +96,18 @@ def test_where_training_stands_is_in_the_file(tmp_path):
     with safe_open(str(tmp_path / "last.safetensors"), framework="pt") as file:
         found = json.loads(file.metadata()["position"])
     assert found == {"stage": "fit", "step": 7, "seconds": 1.5, "manners": {"fit": "eager"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "damage"), [(b"stage", b"stale"), (b'"position', b'"positron'), (b"7,", b"7;")]
+)
+def test_a_damaged_position_names_the_file_and_the_way_out(tmp_path, said, damage):
+    path = tmp_path / "last.safetensors"
+    write_checkpoint(path, nn.Linear(2, 2), {}, Position("fit", 7, 1.5))
+    path.write_bytes(path.read_bytes().replace(said, damage, 1))
+    with pytest.raises(DataError, match=r"last\.safetensors is damaged") as caught:
+        read_checkpoint(path)
+    assert "--fresh" in caught.value.hint
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("x")])

@@ -65,7 +65,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Position]:
         raise DataError(f"The checkpoint {path} is damaged: {error}.", hint=hint) from error
     if header.get("schema") != str(SCHEMA):
         raise DataError(f"The checkpoint {path} is of another version.", hint=hint)
-    return tensors, Position(**json.loads(header["position"]))
+    try:
+        return tensors, Position(**json.loads(header["position"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"The checkpoint {path} is damaged: it does not say where training stands.", hint=hint
+        ) from error
 
 
 def restore_optimiser(
