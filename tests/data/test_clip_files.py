@@ -26,6 +26,11 @@ def folder_with(name, save):
     return make
 
 
+def broken_header(path):
+    np.save(path, np.zeros((2, 8, 8)))
+    path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))
+
+
 @pytest.mark.parametrize(
     ("name", "make", "says"),
     [
@@ -47,6 +52,7 @@ def folder_with(name, save):
         ("flat.npz", lambda path: np.savez(path, np.zeros(8)), "a clip is"),
         ("text.npz", lambda path: np.savez(path, np.full((2, 8, 8), "a")), "are no pixels"),
         ("noise.npy", lambda path: path.write_bytes(b"x"), "does not read as an array"),
+        ("header.npy", broken_header, "does not read as an array"),
     ],
 )  # fmt: skip
 def test_what_is_odd_about_a_file_is_said(tmp_path, name, make, says):

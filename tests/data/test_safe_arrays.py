@@ -97,6 +97,79 @@ def test_the_hostile_pickle_of_the_test_does_work_elsewhere(tmp_path):
     assert target.exists()
 
 
+class Stated:
+    """Pickles as a call with a state set afterwards."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+READER = """
+import sys
+from pathlib import Path
+from vdsm_bench.data.safe_arrays import read_npz
+from vdsm_bench.errors import DataError
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        raise AssertionError(f"{path} is read: {read_npz(path)}")
+    except DataError as error:
+        print(error.message, flush=True)
+"""
+ADDRESSES = b"A" * 8  # of objects that are nowhere
+make_array, make_nothing, _ = np.zeros(0).__reduce__()
+pointers = Stated(np.ndarray, ((1,), np.dtype(object), ADDRESSES))
+# an object dtype whose flags say that it holds no objects
+lying = Stated(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+fields = Stated(
+    np.dtype, ("V8", False, True),
+    (3, "|", None, ("a",), {"a": (np.dtype(object), 0)}, 8, 1, 0),
+)  # fmt: skip
+
+
+def test_a_file_cannot_say_where_objects_lie(run_python, tmp_path):
+    """In another process: NumPy would read these, and end in a segmentation fault."""
+    hostile = {"ndarray": pointers, "shape": Stated(np.ndarray, (pointers,))}
+    for name, dtype in (("object", np.dtype(object)), ("lying", lying), ("fields", fields)):
+        state = (1, (1,), dtype, False, ADDRESSES)
+        hostile[name] = Stated(make_array, make_nothing, state)
+    for name, content in hostile.items():
+        for protocol in (0, 2, 4):
+            path = tmp_path / f"{name}{protocol}.npz"
+            write_pickled(path, pickle.dumps(content, protocol=protocol))
+    done = run_python(READER, str(tmp_path))
+    assert len(done.stdout.splitlines()) == 3 * len(hostile)
+
+
+def test_an_array_that_holds_itself_is_refused(tmp_path):
+    array = np.empty(1, dtype=object)
+    array[0] = array
+    write_pickled(tmp_path / "x.npz", pickle.dumps(array, protocol=4))
+    with pytest.raises(DataError, match="holds itself"):
+        read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "bool", "<U5", "S3"])
+def test_arrays_of_every_kind_come_back_as_they_were(tmp_path, dtype):
+    array = np.empty(2, dtype=object)
+    array[0] = np.asfortranarray(np.array([[0, 1, 2], [3, 4, 5]], dtype=dtype))
+    array[1] = np.zeros((0, 2), dtype=dtype)
+    np.savez(tmp_path / "x.npz", array)
+    for read, one in zip(read_npz(tmp_path / "x.npz")["arr_0"], array, strict=True):
+        assert read.dtype == one.dtype
+        assert read.shape == one.shape
+        assert (read == one).all()
+
+
+def test_object_arrays_can_be_refused_before_they_are_read(tmp_path):
+    np.savez(tmp_path / "x.npz", clips=ragged())
+    with pytest.raises(DataError, match="'clips' is an object array"):
+        read_npz(tmp_path / "x.npz", objects=False)
+
+
 def test_nested_names_and_other_codecs_are_refused(tmp_path):
     write_pickled(tmp_path / "x.npz", b"\x80\x04\x8c\x05numpy\x8c\nmemmap.foo\x93.")
     with pytest.raises(DataError, match="more than arrays"):
@@ -120,6 +193,12 @@ def damaged_files():
     locked[6] |= 1
     locked[good.index(b"PK\x01\x02") + 8] |= 1
     yield "locked", bytes(locked)
+    np.save(buffer := io.BytesIO(), np.arange(1000))
+    header = bytearray(buffer.getvalue())
+    header[header.index(b"}")] = ord("(")  # which no tokeniser finds the end of
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+        archive.writestr("x.npy", bytes(header))
+    yield "header", buffer.getvalue()
 
 
 @pytest.mark.parametrize(("name", "content"), list(damaged_files()))

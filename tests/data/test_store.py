@@ -79,6 +79,18 @@ def empty_clips(folder):
     (folder / "clips.npz").write_bytes(b"")
 
 
+def spoil_header(folder, old, new):
+    path = folder / "frames.npy"
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+def method_unknown(folder):
+    path = folder / "clips.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 99  # how the first member is compressed
+    path.write_bytes(bytes(content))
+
+
 def wrong_json(folder):
     (folder / "card.json").write_text("{")
 
@@ -108,6 +120,9 @@ def lose_key(folder):
         (lengthen, "frames.npy has"),
         (lose_frames, "frames.npy"),
         (empty_clips, "damaged"),
+        (lambda folder: spoil_header(folder, b"}", b"("), "damaged"),
+        (lambda folder: spoil_header(folder, b"'descr'", b"'desc\xff"), "damaged"),
+        (method_unknown, "damaged"),
         (wrong_json, "card.json does not read"),
         (lose_key, "lacks sha256"),
         (lambda folder: change_card(folder, schema=99), "schema"),

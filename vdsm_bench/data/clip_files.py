@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
-from vdsm_bench.data.safe_arrays import AnyArray, read_npz
+from vdsm_bench.data.safe_arrays import DAMAGE, AnyArray, read_npz
 from vdsm_bench.data.store import ByteArray
 from vdsm_bench.errors import DataError
 from vdsm_bench.optional import import_optional
@@ -32,7 +32,7 @@ CLIPS = VIDEOS | IMAGES | ARRAYS | {".gif"}
 _CLUTTER = {"thumbs.db", "desktop.ini"}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _ANIMATED = ("PNG", "WEBP")
-#: what Pillow and NumPy raise at damaged files
+#: what Pillow raises at damaged files
 _NOT_READ = (
     OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, TypeError,
     struct.error, zlib.error, Image.DecompressionBombError,
@@ -317,7 +317,7 @@ def _of_array(path: Path) -> Iterator[Frame]:
     if path.suffix.lower() == ".npy":
         try:
             array = np.load(path, allow_pickle=False)
-        except (*_NOT_READ, MemoryError) as error:
+        except DAMAGE as error:
             # numpy would advise to trust it and open what it holds of pickles
             raise OddFileError("does not read as an array of numbers") from error
     else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vdsm_bench.contracts import Factor
+from vdsm_bench.data.safe_arrays import DAMAGE
 from vdsm_bench.errors import DataError
 from vdsm_bench.files import read_json, write_json
 
@@ -107,7 +107,7 @@ class ClipStore:
                 problem = _problem_of_checksums(folder, card, labels)
             if not problem:
                 return cls(folder, card, offsets, labels, columns)
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             problem = f"{type(error).__name__}: {error}"
         raise _damaged(folder, problem)
 

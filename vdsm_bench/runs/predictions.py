@@ -165,20 +165,17 @@ def read_predictions(path: Path, protocol: ScoringProtocol) -> Predictions:
     """
     template = _template_command(protocol)
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, objects=False)
     except DataError as error:
-        hint = f"write it anew with numpy.savez and plain arrays; {template} shows how"
+        hint = (
+            error.hint or f"write it anew with numpy.savez and plain arrays; {template} shows how"
+        )
         raise DataError(error.message, hint=hint) from error
-    for key, array in arrays.items():
+    for key in arrays:
         if key not in _KNOWN:
             raise ContractError(
                 f"{path}: unknown key '{key}'{suggest(key, _KNOWN)}; known: {', '.join(_KNOWN)}.",
                 hint=template,
-            )
-        if array.dtype.hasobject:
-            raise DataError(
-                f"{path}: '{key}' is an object array.",
-                hint=f"numpy.asarray({key}, dtype=...) with a plain type before numpy.savez",
             )
     _check_protocol(path, arrays, protocol)
     texts = {key: _text(path, key, arrays[key]) for key in _TEXTS if key in arrays}
