@@ -115,6 +115,19 @@ def test_faulty_parts_and_stages_are_refused(table, cls, match):
     assert error.value.hint
 
 
+def test_a_mapping_is_written_as_it_is_read(table):
+    @table.register("encoders", "mine")
+    class Mine(ToyLinear):
+        def __init__(self, *, clip, options={"a": 1}):  # noqa: B006
+            super().__init__(clip)
+
+    given = "vdsm[encoder=mine[options={a: 2, b: [3, 4]}]]"
+    config = resolve(table, model=given, dataset="toy-squares", preset="smoke")
+    instance = config.instance(table)
+    assert config.model.arguments["encoder"]["options"] == {"a": 2, "b": [3, 4]}
+    assert resolve(table, model=instance, dataset="toy-squares", preset="smoke") == config
+
+
 def test_an_argument_without_a_default_must_be_given(table):
     @table.register("models", "mine")
     class Mine(ToyAutoencoder):

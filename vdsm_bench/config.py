@@ -390,7 +390,7 @@ def _canonical_part(value: Any) -> Any:
 
 
 def _render(value: Any) -> str:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
         name, arguments = split_part(value)
         inside = ",".join(f"{key}={_render(arguments[key])}" for key in sorted(arguments))
         return f"{name}[{inside}]" if inside else name

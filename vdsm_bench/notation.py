@@ -124,7 +124,7 @@ def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
 def _split_outside_brackets(text: str) -> list[str]:
     items, depth, current = [], 0, ""
     for character in text:
-        depth += (character == "[") - (character == "]")
+        depth += (character in "[{") - (character in "]}")
         if depth < 0:
             break
         if character == "," and depth == 0:

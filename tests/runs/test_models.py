@@ -96,6 +96,25 @@ def test_a_cell_of_a_faulty_model_is_a_broken_contract_before_it_has_a_folder(
     assert "next:" in outcome.error
 
 
+@pytest.mark.parametrize(
+    ("method", "made", "match"),
+    [
+        ("encode", (1, 2), "encode: expected Codes, got tuple"),
+        ("_loss", torch.zeros(2), "player 'autoencoder' of 'fit': expected Losses, got Tensor"),
+    ],
+)
+def test_a_cell_whose_codes_or_losses_are_none_is_a_broken_contract(
+    bench, monkeypatch, tmp_path, method, made, match
+):
+    if method == "encode":  # else its own loss meets them first
+        loss = Losses(torch.zeros((), requires_grad=True))
+        monkeypatch.setattr(ToyAutoencoder, "_loss", lambda *arguments: loss)
+    monkeypatch.setattr(ToyAutoencoder, method, lambda *arguments: made)
+    (outcome,), _ = bench("toy", runs_dir=tmp_path)
+    assert outcome.exit_code == 5
+    assert match in outcome.error
+
+
 CODE = torch.zeros(3, 2)
 
 

@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.contracts import Codes, Floats, Integers, LabelledClips, VideoModel, check_clip
+from vdsm_bench.contracts import (
+    Codes,
+    Floats,
+    Integers,
+    LabelledClips,
+    VideoModel,
+    check_clip,
+    check_codes,
+)
 from vdsm_bench.errors import ContractError
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
@@ -158,7 +166,8 @@ class Monitor:
         together = _TOGETHER_ON_CUDA if self._device == "cuda" else _TOGETHER
         for part in torch.split(clips, together):
             found = model.posteriors(part)
-            means.append(model.encode(part) if found is None else found[0])
+            codes = model.encode(part) if found is None else found[0]
+            means.append(check_codes(codes, len(part), f"{type(model).__name__}.encode"))
             scales += [] if found is None else [found[1]]
         return _joined(means), _joined(scales) if scales else None
 

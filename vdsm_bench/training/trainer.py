@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vdsm_bench.config import Precision, StageSettings
-from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel
+from vdsm_bench.contracts import Batch, Progress, Stage, VideoModel, check_losses
 from vdsm_bench.devices import launch_fabric
 from vdsm_bench.errors import ContractError, DataError, DivergedError, UsageError, VdsmBenchError
 from vdsm_bench.files import remove_unfinished, write_bytes
@@ -126,7 +126,7 @@ class PlayerLoss(nn.Module):
             if one.name == player
         ]
         with autocast(batch.clip.device, self.precision):
-            losses = chosen.loss(batch, progress)
+            losses = check_losses(chosen.loss(batch, progress), f"player '{player}' of '{stage}'")
         return losses.total.float(), dict(losses.terms)
 
 
