@@ -114,6 +114,23 @@ def test_threads_sleep_while_they_wait_only_where_the_machine_is_busy(
     assert run_python(WAITING, free, "early", **environment).stdout.strip() == answer
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores can be kept from it")
+def test_threads_are_as_many_as_the_cores_that_the_process_may_use(run_python):
+    narrow = "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    many = "import os\nos.sched_getaffinity = lambda pid: range(2)\n"
+    assert run_python(narrow + WAITING, "1.0", "early", OMP_NUM_THREADS="").stdout == "None\n"
+    assert run_python(many + WAITING, "1.0", "early", OMP_NUM_THREADS="").stdout == "PASSIVE\n"
+
+
+def test_a_batch_systems_tasks_are_not_the_programs(monkeypatch):
+    """One cell is trained on one device, whatever the job around it may hold."""
+    for name, value in {"JOB_ID": "1", "NTASKS": "4", "JOB_NAME": "job"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = devices.launch_fabric("cpu")
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
+    assert fabric.device.type == "cpu"
+
+
 def test_what_torch_has_read_already_is_not_set(run_python):
     assert run_python(WAITING, "0.1", "late", OMP_NUM_THREADS="2").stdout.strip() == "None"
 

@@ -83,9 +83,16 @@ def prepare_environment() -> None:
     if "torch" in sys.modules or any(name in os.environ for name in _WAITING):
         return
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    wanted = int(threads) if threads.isdecimal() else os.cpu_count() or 1
+    wanted = int(threads) if threads.isdecimal() else cores()
     if wanted > 1 and (free := free_cores()) is not None and free < wanted - _SHORT:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def cores() -> int:
+    """Returns how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_cores() -> float | None:
@@ -159,5 +166,8 @@ def prepare_process() -> None:
 def launch_fabric(device: str) -> Fabric:
     """Returns Lightning Fabric on one device in float32."""
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
-    return Fabric(accelerator=device, devices=1, precision="32-true")
+    # named, or Fabric takes a batch system's tasks for its own and wants one device for each
+    alone = LightningEnvironment()
+    return Fabric(accelerator=device, devices=1, precision="32-true", plugins=alone)

@@ -125,7 +125,7 @@ def build_dataset(table: Registry, name: str) -> VideoDataset:
         DataError: the user's own set, made by another version in another way, or renamed.
         ContractError: a card of the catalogue has another name; rows would say that one.
     """
-    from vdsm_bench.data.parallel import cores
+    from vdsm_bench.devices import cores
 
     try:
         dataset: VideoDataset = table.factory("datasets", name)()

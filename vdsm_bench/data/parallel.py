@@ -22,13 +22,6 @@ _ERRAND = 16
 _AHEAD = 2
 
 
-def cores() -> int:
-    """Returns how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def in_order(
     draw: Callable[[T], R], items: Sequence[T], *, processes: int
