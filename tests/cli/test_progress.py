@@ -1,5 +1,8 @@
+import errno
 import io
+import sys
 
+import pytest
 from rich.console import Console
 
 from vdsm_bench.cli import progress
@@ -61,3 +64,45 @@ def test_a_terminal_gets_one_bar_per_task_and_no_markup_surprises():
 def test_where_stderr_is_no_terminal_lines_are_plain():
     with reporter() as listener:
         assert isinstance(listener, PlainReporter)
+
+
+class Gone(io.StringIO):
+    """A terminal that goes away."""
+
+    there = True
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        if not self.there:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("at_the_start", [True, False])
+def test_a_terminal_that_has_gone_stops_no_work(monkeypatch, at_the_start):
+    terminal = Gone()
+    terminal.there = not at_the_start
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    before = sys.stdout
+    with reporter() as listener:
+        assert isinstance(listener, BarReporter)
+        terminal.there = False
+        for step in (1, 2, 3, 1, 2):
+            listener.say("a cell begins")
+            listener.progress("train fit", step, 3)
+    assert (sys.stdout, sys.stderr) == (before, terminal)
+
+
+def test_mistakes_under_bars_are_told():
+    with pytest.raises(OSError, match="a disk"), reporter():
+        raise OSError("a disk")
+
+
+def test_where_stderr_is_closed_lines_are_plain_and_go_nowhere(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with reporter() as listener:
+        listener.say("nobody hears this")
+        listener.progress("train fit", 1, 3)

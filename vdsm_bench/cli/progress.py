@@ -46,7 +46,10 @@ class PlainReporter:
 
 
 class BarReporter:
-    """Bars with rate and remaining time, drawn by rich; one that goes back begins anew."""
+    """Bars with rate and remaining time, drawn by rich; one that goes back begins anew.
+
+    As of a line in a pipe: what nobody sees any more, because the terminal has gone, stops no work.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -71,10 +74,15 @@ class BarReporter:
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""
-        self.console.print(text, markup=False, highlight=False)
+        with contextlib.suppress(OSError):
+            self.console.print(text, markup=False, highlight=False)
 
     def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Moves or opens the bar of a task."""
+        with contextlib.suppress(OSError):
+            self._move(task, done, total, detail)
+
+    def _move(self, task: str, done: int, total: int, detail: str) -> None:
         if task not in self._tasks:
             self._tasks[task] = self.bars.add_task(task, total=total, rate="", detail="")
         number = self._tasks[task]
@@ -87,10 +95,15 @@ class BarReporter:
 
 @contextlib.contextmanager
 def reporter() -> Iterator[Reporter]:
-    """Opens the reporter that fits where stderr goes."""
-    if not sys.stderr.isatty():
+    """Opens the reporter that fits where stderr goes, if anywhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
         yield PlainReporter()
         return
     bars = BarReporter()
-    with bars.bars:
+    with contextlib.suppress(OSError):
+        bars.bars.start()
+    try:
         yield bars
+    finally:
+        with contextlib.suppress(OSError):
+            bars.bars.stop()
