@@ -20,7 +20,7 @@ from vdsm_bench.data import clip_files
 from vdsm_bench.data.clip_files import Strip, frames_of
 from vdsm_bench.data.splits import check_disjoint, make_splits
 from vdsm_bench.data.store import ClipStore
-from vdsm_bench.errors import DataError, MissingDependencyError
+from vdsm_bench.errors import DataError, MissingDependencyError, UsageError
 from vdsm_bench.runs.bench import Bench
 
 from .home_videos import (
@@ -194,6 +194,12 @@ def test_a_window_that_two_files_share_is_found_though_the_files_differ(tmp_path
     )
     assert said.count("the same as") == 1
     assert len(imported(source, tmp_path / "whole")) == 5  # uncut they are different clips
+
+
+@pytest.mark.parametrize("rate", [0.0, -5.0, 1e30, float("inf"), float("nan")])
+def test_a_frame_rate_that_is_none_is_refused_at_once(tmp_path, rate):
+    with pytest.raises(UsageError, match="a frame rate of"):
+        imported(tmp_path, tmp_path / "data" / "toy", frame_rate=rate)
 
 
 def test_rate_stride_size_and_colour(tmp_path):

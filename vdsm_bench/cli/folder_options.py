@@ -26,7 +26,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "window_step": {"type": _POSITIVE, "metavar": "FRAMES",
                     "help": "From the start of one window to the next (the window's length)."},
     "stride": {"type": _POSITIVE, "metavar": "N", "help": "Keep every N-th frame (1)."},
-    "frame_rate": {"type": click.FloatRange(min=0, min_open=True), "metavar": "FPS",
+    "frame_rate": {"type": float, "metavar": "FPS",
                    "help": "Bring videos and GIFs to so many frames per second (as they are)."},
     "strip": {"type": click.Choice(["auto", "horizontal", "vertical"]),
               "help": "Along which side frames lie in one image (auto: the longer)."},

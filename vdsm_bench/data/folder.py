@@ -19,6 +19,9 @@ from vdsm_bench.data.label_file import read_labels, unlabelled
 from vdsm_bench.data.locate import FOLDER, KIND, MADE_WITH
 from vdsm_bench.errors import DataError, UsageError
 
+#: frames per second that a file can be brought to
+_FASTEST = 1000
+
 
 @dataclass(eq=False, kw_only=True)
 class FolderDataset(VideoDataset):
@@ -35,7 +38,7 @@ class FolderDataset(VideoDataset):
         window: cut clips of so many frames; None: a file is a clip.
         window_step: frames between the starts of two windows.
         stride: every stride-th frame is kept.
-        frame_rate: frames per second to bring timed files to.
+        frame_rate: frames per second to bring timed files to, at most 1000.
         strip: along which side frames lie in an image.
         strip_frames: how many they are; None: as many as squares fit.
         split: what is held out; None: ``given`` where there is a column ``split``, else clips.
@@ -72,6 +75,12 @@ class FolderDataset(VideoDataset):
             )
         if len({*self.static, *self.dynamic}) != len(self.static) + len(self.dynamic):
             raise UsageError(f"{self.name}: a factor is named once, as static or as dynamic.")
+        if self.frame_rate is not None and not 0 < self.frame_rate <= _FASTEST:  # nor NaN
+            raise UsageError(
+                f"{self.name}: a frame rate of {self.frame_rate:g} is none; above 0 and up to "
+                f"{_FASTEST} frames per second.",
+                hint="--frame-rate 25",
+            )
         self.card = DatasetCard(
             name=self.name,
             summary=f"Own clips; who: {', '.join(self.static)}; what: {', '.join(self.dynamic)}.",
