@@ -106,7 +106,7 @@ def make_splits(store: ClipStore, rule: Rule, seed: int = 0) -> Splits:
     )
     train = np.concatenate([train, parts["train"][~own]])
     if rule == "clips":
-        parts = _by_clip(store, train, cell_of, _TEST["clips"], seed)
+        parts = _by_clip(store, train, cell_of, _TEST["clips"], seed, store.identities[gate])
         train = parts["train"]
     result = {**parts, "train": train, "cells": gate}
     for name, indices in result.items():
@@ -292,11 +292,17 @@ def _take_cells(
 
 
 def _by_clip(
-    store: ClipStore, clips: IntArray, cell_of: IntArray, test_share: float, seed: int
+    store: ClipStore,
+    clips: IntArray,
+    cell_of: IntArray,
+    test_share: float,
+    seed: int,
+    gated: Sequence[int] | IntArray = (),
 ) -> dict[str, IntArray]:
     """Holds out a share of every cell's recordings: systematic sampling along the cells.
 
-    The only recording of a class, of anything, is for training: no judge could score it.
+    The only recording of a class, of anything, is for training: no judge could score it. So is one
+    of every identity in ``gated``, of which the gate has cells: those are of people known by then.
     """
     draw = generator(seed, "split", "clips")
     recordings, first = np.unique(store.recordings[clips], return_index=True)
@@ -305,9 +311,10 @@ def _by_clip(
     rest, test = _every(ordered, test_share)
     train, validation = _every(rest, _VALIDATION["clips"] / (1 - test_share))
     taken = {"train": train, "validation": validation, "test": test}
-    for factor in store.factors:
-        labels = store.labels[factor.name]
-        for label in np.setdiff1d(labels[ordered], labels[taken["train"]]):
+    columns = [store.labels[factor.name] for factor in store.factors]
+    needed = [*((labels, labels[ordered]) for labels in columns), (store.identities, gated)]
+    for labels, wanted in needed:
+        for label in np.setdiff1d(wanted, labels[taken["train"]]):
             (one, *_) = ordered[labels[ordered] == label]
             taken = {name: rows[rows != one] for name, rows in taken.items()}
             taken["train"] = np.append(taken["train"], one)
