@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--judge-looks",
     is_flag=True,
-    help="Also judge transfers of 128 validation and training clips as a model trains; for the eye.",
+    help="Also judge transfers of validation clips (if few, training clips too) while it trains.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
 @json_option
