@@ -7,6 +7,8 @@ raises one of these; nothing else in the package decides an exit code.
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 
@@ -80,6 +82,36 @@ def disk_error(error: OSError) -> DataError:
         f"The disk refused: {error.strerror or error}{where}.",
         hint="vdsm-bench doctor   (free space, and what can be written; other folders: "
         "--runs-dir, --data-dir)",
+    )
+
+
+def refusal(error: Exception) -> VdsmBenchError | None:
+    """Returns what the user can act on, or None where an error is a bug.
+
+    That is an error of this package, a lack of memory (of the machine or of a GPU), or what the
+    disk refused.
+    """
+    if isinstance(error, VdsmBenchError):
+        return error
+    if _is_lack_of_memory(error):
+        asked = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        more = f": no room for {asked[1]} more" if asked else ""
+        return CellError(
+            f"There is too little memory{more}.",
+            hint="fewer clips at once: --set training.STAGE.batch_size=N (of all stages: "
+            "'training.*.batch_size=N'); while judging judge.batch_size, while scoring "
+            "evaluation.batch_size",
+        )
+    return disk_error(error) if isinstance(error, OSError) else None
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Says so of torch's errors by their words: on a CPU they have no type of their own."""
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
     )
 
 

@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -402,6 +403,38 @@ def test_a_disk_that_refuses_while_a_cell_works_stops_that_cell_alone(
     assert [(outcome.state, outcome.exit_code) for outcome in outcomes] == [("failed", 3)] * 2
     assert all("No space left" in outcome.error for outcome in outcomes)
     assert all("vdsm-bench doctor" in outcome.error for outcome in outcomes)
+
+
+def of_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has ...")
+
+
+@pytest.mark.parametrize(
+    ("allocate", "size"),
+    [
+        (lambda: torch.empty(10**15), "4000000000000000 bytes"),
+        (lambda: np.ones(10**15), "7.11 PiB"),
+        (of_a_gpu, "20.00 MiB"),
+    ],
+    ids=["torch", "numpy", "gpu"],
+)
+def test_too_little_memory_fails_that_cell_and_names_the_batch(
+    bench, monkeypatch, tmp_path, allocate, size
+):
+    def train(self):
+        try:
+            return allocate()
+        except RuntimeError as error:  # as Pyro does, which adds shapes
+            raise type(error)(f"Error while computing: {error}\nTrace Shapes:\n x 1 2 3") from error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute.Trainer, "train", train)
+        (outcome,), _ = bench(runs_dir=tmp_path)
+    assert (outcome.state, outcome.exit_code) == ("failed", 1)
+    assert outcome.error.startswith(f"There is too little memory: no room for {size} more.")
+    assert "--set training.STAGE.batch_size" in outcome.error
+    assert "Trace Shapes" not in outcome.error
+    assert state_of(outcome).note == outcome.error.splitlines()[0]
 
 
 def test_a_runs_folder_that_cannot_be_written_is_3(bench, tmp_path):

@@ -19,7 +19,7 @@ from vdsm_bench.errors import (
     DataError,
     DivergedError,
     VdsmBenchError,
-    disk_error,
+    refusal,
 )
 from vdsm_bench.files import hold, move_aside, write_json
 from vdsm_bench.registry import Registry
@@ -226,12 +226,12 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             desk.profile(place, cell, bench)
             metrics = _work(cell, key, place, bench, protocol, desk, model)
             return _done(cell, place, metrics, reused_row=False)
-    except (VdsmBenchError, OSError) as problem:
-        error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
-        state = _STATES.get(type(error), "failed")
-        return _failed(cell, folder, state, str(error), error.exit_code, error.message)
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+    except Exception as problem:
+        error = refusal(problem)
+        if error is not None:
+            state = _STATES.get(type(error), "failed")
+            return _failed(cell, folder, state, str(error), error.exit_code, error.message)
+        text = f"{type(problem).__name__}: {problem}"
         if folder is not None:
             with contextlib.suppress(OSError):
                 folder.log(traceback.format_exc())
