@@ -17,6 +17,15 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _a_plain_terminal():
+    """Whatever the shell asks of colours: what is printed is compared with bare text."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _products_as_the_program_has_them():
     """Also where no test before has called a command that sets them."""
     from vdsm_bench.devices import prepare_process

@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def _commands():
     for page in PAGES:
-        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[:2] == ["python3", "bootstrap.py"]:
@@ -40,8 +40,8 @@ def _walk(words):
 @pytest.mark.parametrize("words", list(_commands()))
 def test_command_exists(words):
     if words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
-        source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
-        shared = (ROOT / "benchmarks" / "machine.py").read_text()
+        source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+        shared = (ROOT / "benchmarks" / "machine.py").read_text(encoding="utf-8")
         options = [word for word in words[3:] if word.startswith("--")]
         assert all(f'"{option}"' in source + shared for option in options)
         return
@@ -75,13 +75,13 @@ def test_a_run_can_be_planned(words, tmp_path, capsys):
 
 def _sections(page):
     """The anchors of a page's headings, as GitHub makes them."""
-    for heading in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE):
+    for heading in re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
         yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_files_exist(page):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for target in [*re.findall(r"\]\(([^)]+)\)", text), *re.findall(r'src="([^"]+)"', text)]:
         if "://" in target:
             continue
@@ -94,14 +94,14 @@ def test_links_and_files_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_tables_are_whole(page):
     """A blank line would cut a table in two, and what follows it would be shown as bare text."""
-    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE):
         _, rule, *rows = table.splitlines()
         assert re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", rule), table
         assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {rule.count("|")}, table
 
 
 def test_the_first_screen_has_the_two_commands():
-    first = "\n".join((ROOT / "README.md").read_text().splitlines()[:25])
+    first = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:25])
     assert "python3 bootstrap.py vdsm-bench run --model vdsm --dataset mug" in first
     assert "python3 bootstrap.py pytest" in first
-    assert "python3 bootstrap.py pytest" in (ROOT / ".ci" / "run").read_text()
+    assert "python3 bootstrap.py pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

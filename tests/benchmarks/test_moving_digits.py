@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import moving_digits
 from benchmarks.moving_digits import draw_take, draw_takes, main
-from tests.data.conftest import SHARED
+from tests.data.conftest import real_files
 
 WHITE = np.ones(3)
 
@@ -71,9 +71,7 @@ def test_a_missing_file_is_named(tmp_path, capsys):
 
 
 def test_clips_of_the_real_files_come_with_their_labels(tmp_path, capsys):
-    files = SHARED / "mnist"
-    if not files.is_dir():
-        pytest.skip(f"the MNIST files are not in {files}")
+    files = real_files("mnist")
     folder = tmp_path / "clips"
     main([str(files), str(folder)])
     with (folder / "labels.csv").open(newline="") as file:

@@ -1,10 +1,12 @@
 """``vdsm-bench data`` in processes of its own: killed, out of disk, and without torch."""
 
+import contextlib
 import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 CALL = "from vdsm_bench.cli.main import main; main()"
 
@@ -17,15 +19,30 @@ def left_behind(folder):
     return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
 
 
+def processes():
+    """Parent and state of every process by its number; slim images of Linux have no ``ps``."""
+    if not Path("/proc/self/stat").exists():
+        words = ["ps", "-eo", "pid=,ppid=,stat="]
+        listed = subprocess.run(words, capture_output=True, text=True, check=True)
+        rows = [line.split() for line in listed.stdout.splitlines()]
+        return {int(pid): (int(parent), state) for pid, parent, state in rows}
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # a name in brackets, which can hold anything, comes before the state and the parent
+            _, _, after = file.read_bytes().rpartition(b")")
+            state, parent = after.decode().split()[:2]
+            found[int(file.parent.name)] = (int(parent), state)
+    return found
+
+
 def children(parent):
-    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True)
-    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
-    return [int(pid) for pid, owner in rows if int(owner) == parent]
+    return [pid for pid, (owner, _) in processes().items() if owner == parent]
 
 
 def alive(pid):
-    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return listed.returncode == 0 and not listed.stdout.startswith("Z")
+    _, state = processes().get(pid, (0, "Z"))
+    return not state.startswith("Z")
 
 
 def wait_for(condition):

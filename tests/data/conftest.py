@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,21 @@ from vdsm_bench.data.mug_synthetic import MugSynthetic
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.data.store_writer import StoreWriter
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+#: names the folder that holds the real files: ``lpc``, the sheets, and ``mnist``
+VARIABLE = "VDSM_BENCH_SHARED"
+
+
+def real_files(name):
+    """Finds a folder of real files; skips where it is not beside the checkout.
+
+    Fails where the variable names a place that lacks it: who sets it wants nothing skipped.
+    """
+    named = os.environ.get(VARIABLE)
+    folder = Path(named or Path(__file__).parents[3] / "shared" / "data") / name
+    if not folder.is_dir():
+        missing = pytest.fail if named else pytest.skip
+        missing(f"there are no real files in {folder} ({VARIABLE})")
+    return folder
 
 
 def card(name="toy"):
@@ -57,10 +72,7 @@ def toy(tmp_path):
 @pytest.fixture(scope="session")
 def lpc():
     """Folder of the LPC sheets."""
-    folder = SHARED / "lpc"
-    if not folder.is_dir():
-        pytest.skip(f"the LPC sheets are not in {folder}")
-    return folder
+    return real_files("lpc")
 
 
 @pytest.fixture(scope="session")

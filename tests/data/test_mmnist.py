@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.data.conftest import SHARED
+from tests.data.conftest import VARIABLE, real_files
 from vdsm_bench.data import mmnist
 from vdsm_bench.data.clips import evaluation_clips
 from vdsm_bench.data.digits import MNIST_FILES, MNIST_SHA256, read_mnist, small_digits
@@ -18,13 +18,21 @@ from vdsm_bench.registry import registry
 FRAMES = np.arange(16)
 
 
+def test_real_files_are_found_or_skipped_or_where_they_were_named_missed(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match=str(tmp_path / "mnist")):
+        real_files("mnist")
+    (tmp_path / "mnist").mkdir()
+    assert real_files("mnist") == tmp_path / "mnist"
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(pytest.skip.Exception, match=VARIABLE):
+        real_files("nothing")
+
+
 @pytest.fixture(scope="session")
 def files():
     """Folder of the four original files."""
-    folder = SHARED / "mnist"
-    if not folder.is_dir():
-        pytest.skip(f"the MNIST files are not in {folder}")
-    return folder
+    return real_files("mnist")
 
 
 @pytest.fixture(scope="module")
