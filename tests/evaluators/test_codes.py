@@ -7,9 +7,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.evaluators import toy
+from tests.evaluators.known import Oracle
 from vdsm_bench.contracts import Codes
 from vdsm_bench.errors import DataError
-from vdsm_bench.evaluators.codes import code_views, probe, quick_leaks
+from vdsm_bench.evaluators.codes import CodeProbes, code_views, probe, quick_leaks
+from vdsm_bench.evaluators.outputs import SubjectOutputs
+from vdsm_bench.seeding import generator
 
 
 def blobs(n, seed, spread=1.0, classes=4, size=6):
@@ -63,6 +66,22 @@ def test_probe_refuses_bad_codes(codes, labels):
         probe(*good, codes, labels)
 
 
+def test_a_column_is_the_mean_over_its_factors_and_so_is_its_chance(request_):
+    outputs = SubjectOutputs(Oracle(request_.test, request_.train), request_)
+    found = CodeProbes().evaluate(outputs, request_, None)
+    chance = {n: np.bincount(v).max() / len(v) for n, v in request_.test.labels.items()}
+    long = {(row.metric, row.factor): row.score.value for row in found.long}
+    for code in ("identity", "motion"):
+        for what, names in (("identity", ("colour", "shape")), ("action", ("action",))):
+            column = f"{code}_code_{what}_probe"
+            read = np.mean([long[f"{code}_code_probe", name] for name in names])
+            assert found.scores[column].value == pytest.approx(read)
+            level = np.mean([chance[name] for name in names])
+            assert found.chance[column] == {"majority": pytest.approx(level)}
+    assert found.scores["identity_code_identity_probe"].value == 1.0
+    assert 0.3 < found.scores["motion_code_identity_probe"].value < 0.6
+
+
 def leaks(views, labels, **more):
     return quick_leaks(views, labels, [f for f in toy.FACTORS if f.name in labels], **more)
 
@@ -83,17 +102,18 @@ def test_quick_leaks_tell_the_code_that_holds_the_factor():
 
 
 def test_quick_leaks_agree_with_scikit_learn_s_discriminant_analysis():
-    codes, labels = blobs(600, 3, spread=1.2)
+    # few clips for so many dimensions, which one another tell: the shrinkage matters
+    codes, labels = blobs(240, 3, spread=2.0, size=40)
+    codes = codes @ np.random.default_rng(4).normal(size=(40, 40))
     found = quick_leaks({"x": codes}, {"colour": labels % 3}, toy.FACTORS[:1], seed=0)
-    from vdsm_bench.seeding import generator
-
-    order = generator(0, "leaks", 600).permutation(600)
-    test, train = order[:200], order[200:]
+    order = generator(0, "leaks", 240).permutation(240)
+    test, train = order[:80], order[80:]
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
     scaler = StandardScaler().fit(codes[train])
     reference.fit(scaler.transform(codes[train]), labels[train] % 3)
     score = reference.score(scaler.transform(codes[test]), labels[test] % 3)
-    assert found["colour"]["x"] == pytest.approx(score, abs=0.026)
+    assert 0.4 < score < 0.9
+    assert found["colour"]["x"] == score
 
 
 def test_quick_leaks_take_constant_codes_and_many_classes():
