@@ -16,7 +16,8 @@ from vdsm_bench.evaluators.accuracy import (
     histogram,
     transferred_reality,
 )
-from vdsm_bench.evaluators.pairs import pair_list
+from vdsm_bench.evaluators.pairs import joint_classes, pair_list
+from vdsm_bench.significance import interval
 
 N = 120
 LABELS = toy.labels(N, seed=4)
@@ -267,11 +268,21 @@ def test_values_per_pair_are_those_behind_the_columns():
 
 
 def test_columns_have_an_interval_over_identities():
-    found = findings(
-        request(), LABELS, LABELS, perfect_transfer() | {"colour": np.zeros(len(A), int)}
-    )
+    moved = perfect_transfer() | {"colour": np.zeros(len(A), int)}
+    again = LABELS | {"colour": np.zeros(N, int)}
+    found = findings(request(), LABELS, again, moved)
     score = found.scores["identity_accuracy"]
     low, high = score.by_identity
     # whole colours are right or wrong, so six identities say far less than 200 pairs
     assert high - low > 2 * (score.high - score.low)
     assert found.scores["dynamic_accuracy"].by_identity == (1.0, 1.0)
+    who = joint_classes(LABELS, toy.FACTORS, "static")
+    leak = (LABELS["colour"][B] == 0) & (LABELS["shape"][A] == LABELS["shape"][B])
+    for column, values, groups in (
+        ("consistent_accuracy", LABELS["colour"] == 0, who),
+        ("identity_accuracy", found.per_pair["identity_accuracy"], who[PAIRS]),
+        ("transfer_accuracy", found.per_pair["transfer_accuracy"], who[PAIRS]),
+        ("identity_leak", leak, who[PAIRS]),
+    ):
+        expected = pytest.approx(interval(values, groups))
+        assert found.scores[column].by_identity == expected, column

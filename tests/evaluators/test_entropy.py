@@ -87,6 +87,15 @@ def test_intervals_hold_the_value_and_stay_in_range():
     assert certain["inception_score"].low == certain["inception_score"].high == 1.0
 
 
+def test_more_draws_of_the_same_clips_are_no_more_clips():
+    p = np.random.default_rng(4).dirichlet(np.full(5, 0.4), size=(1, 80))
+    once, often = entropy_scores(logs(p)), entropy_scores(logs(np.repeat(p, 20, axis=0)))
+    for name, score in once.items():
+        expected = (score.value, score.low, score.high)
+        assert (often[name].value, often[name].low, often[name].high) == pytest.approx(expected)
+        assert (score.n, often[name].n) == (80, 1600)
+
+
 def test_the_interval_covers_what_a_larger_sample_says():
     rng = np.random.default_rng(3)
     hits = 0

@@ -145,6 +145,53 @@ def test_hand_computed_accuracies(request_):
     assert (alone.low, alone.high) == (None, None)  # two draws have no 95 % interval
 
 
+def test_entropies_are_of_the_kept_motion_and_of_equally_many_clips_of_every_action(request_):
+    labels, n = request_.test.labels, len(request_.test)
+    counts = np.bincount(labels["action"])
+    assert counts.min() < counts.max()
+    with np.errstate(divide="ignore"):
+        sure = {f.name: np.log(np.stack([np.eye(len(f.classes))[labels[f.name]]] * 2))
+                for f in toy.FACTORS}  # fmt: skip
+    unsure = {f.name: np.full((2, n, len(f.classes)), -np.log(len(f.classes))) for f in toy.FACTORS}
+    for motion_kept, identity_kept, given_x in ((sure, unsure, 0.0), (unsure, sure, np.log(3))):
+        result = findings(request_, motion_kept, identity_kept, "mixed")
+        scores = result.scores
+        assert scores["sampled_mixed_H_y"].value == pytest.approx(math.log(3))
+        assert scores["sampled_mixed_H_y"].n == 2 * 3 * counts.min()
+        assert scores["sampled_mixed_H_y_given_x"].value == pytest.approx(given_x)
+        score = 3 / np.exp(given_x)
+        assert scores["sampled_mixed_inception_score"].value == pytest.approx(score)
+        long = {(row.metric, row.factor): row.score.value for row in result.long}
+        other = long["sampled_mixed_inception_score_identity_kept", "action"]
+        assert other == pytest.approx(3 / score)
+
+
+class Watching:
+    """A judge that keeps the clips it is shown and cannot tell them apart."""
+
+    factors = toy.FACTORS
+
+    def __init__(self):
+        self.shown = []
+
+    def predict(self, clips):
+        self.shown.append(clips)
+        return {
+            f.name: np.full((len(clips), len(f.classes)), -np.log(len(f.classes)))
+            for f in toy.FACTORS
+        }
+
+
+@pytest.mark.parametrize("evaluator", [PriorSamples, MixedCodes])
+def test_every_repetition_is_another_draw(evaluator, request_):
+    judge = Watching()
+    outputs = SubjectOutputs(Oracle(request_.test), request_)
+    evaluator(repetitions=2).evaluate(outputs, request_, judge)
+    shown = torch.cat(judge.shown).unflatten(0, (2, 2, len(request_.test)))
+    for first, second in shown:  # with the motion kept, then with the identity kept
+        assert not torch.equal(first, second)
+
+
 def test_one_hot_codes_are_the_labels(request_):
     codes = Oracle(request_.test).encode(request_.test.clips(np.arange(5)))
     assert torch.equal(
