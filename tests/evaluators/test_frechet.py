@@ -18,6 +18,7 @@ from vdsm_bench.evaluators.frechet import (
     kernel_distance,
 )
 from vdsm_bench.evaluators.outputs import RenderedOutputs
+from vdsm_bench.evaluators.pairs import choose_clips
 from vdsm_bench.evaluators.suite import evaluate
 from vdsm_bench.optional import import_with_torchvision
 
@@ -129,6 +130,31 @@ def test_real_clips_are_near_and_a_mean_clip_is_far(judge, request_, train):
     assert score.n == 60
     assert "60 clips on either side" in result["mean-clip"].notes[0]
     assert "read kid" in result["mean-clip"].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("stem", "distance"), [("fvd", frechet_distance), ("kid", kernel_distance)]
+)
+def test_every_column_compares_as_many_training_clips_with_the_clips_it_names(
+    stem, distance, judge, request_, train
+):
+    mean = make_controls(train)["mean-clip"].mean
+    subject = RenderedOutputs(
+        reconstructions=request_.test.clips,
+        transfers=lambda rows: mean.expand(len(rows), *mean.shape),
+    )
+    found = evaluate(subject, judge, request_, {"distances": JudgeDistances()}).scores
+    value = {name: found[f"{stem}_judge_{name}"].value
+             for name in ("floor", "regenerated", "transferred")}  # fmt: skip
+    known, held_out = (
+        judge.features(part.clips(choose_clips(len(part), 60)))
+        for part in (request_.train, request_.test)
+    )
+    one_clip = np.repeat(judge.features(mean[None]), 60, axis=0)
+    assert value["floor"] == pytest.approx(distance(known, held_out))
+    assert value["regenerated"] == value["floor"]
+    assert value["transferred"] == pytest.approx(distance(known, one_clip))
+    assert value["transferred"] > 3 * abs(value["floor"])
 
 
 def test_what_cannot_be_had_is_empty_with_the_reason(judge, request_):

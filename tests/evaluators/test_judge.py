@@ -8,6 +8,7 @@ from tests.evaluators import toy
 from vdsm_bench.config import JudgeChoice, JudgeSettings
 from vdsm_bench.contracts import ClipShape, Factor, LabelledClips
 from vdsm_bench.errors import ContractError, DataError, DivergedError, ProtocolError
+from vdsm_bench.evaluators import judge_training
 from vdsm_bench.evaluators.judge import NeuralJudge
 from vdsm_bench.evaluators.judge_examination import examine
 from vdsm_bench.evaluators.judge_gates import ask_gates
@@ -244,6 +245,14 @@ def test_the_loss_of_a_chance_judge_is_the_entropy_of_its_labels(settings):
     found = examine(trained.judge, toy.make(90, seed=5))
     with pytest.raises(ProtocolError, match="test gate: 'colour'.*'shape'.*'action'"):
         ask_gates({"chance": {"test": found}}, JudgeSettings())
+
+
+def test_it_learns_from_augmented_clips(train, validation, monkeypatch):
+    augmented = train_judge(train, validation, factors=toy.FACTORS, settings=FAST)
+    monkeypatch.setattr(judge_training, "augment", lambda clip, rng: clip)
+    plain = train_judge(train, validation, factors=toy.FACTORS, settings=FAST)
+    assert augmented.train_digest == plain.train_digest
+    assert augmented.history[0]["loss"] != pytest.approx(plain.history[0]["loss"], rel=1e-4)
 
 
 def test_augmentation_keeps_the_clip_a_clip_and_moves_all_frames_alike():

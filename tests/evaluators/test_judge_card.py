@@ -19,7 +19,12 @@ from vdsm_bench.evaluators.judge_card import (
     retrains_alike,
     save_judge,
 )
-from vdsm_bench.evaluators.judge_examination import clips_digest
+from vdsm_bench.evaluators.judge_examination import (
+    CORRUPTIONS,
+    clips_digest,
+    corrupted,
+    examine,
+)
 from vdsm_bench.evaluators.judge_training import train_judge
 
 FAST = JudgeSettings(epochs=1, width=4, batch_size=16)
@@ -76,6 +81,15 @@ def test_loads_as_it_was_saved(saved, test_clips):
     clips = test_clips.clips(np.arange(9))
     for name, values in judge.predict(clips).items():
         np.testing.assert_array_equal(again.predict(clips)[name], values)
+
+
+def test_every_examination_is_on_the_clips_it_is_named_after(saved, clips):
+    _, judge, card = saved
+    parts = {"validation": clips.validation, "test": clips.test, "cells": clips.cells}
+    parts |= {name: corrupted(clips.test, name) for name in CORRUPTIONS}
+    expected = {name: examine(judge, part) for name, part in parts.items()}
+    assert len({repr(found) for found in expected.values()}) == 6  # no two are alike
+    assert card.examinations == expected
 
 
 def test_the_other_architecture_loads_too(clips, test_clips, tmp_path):

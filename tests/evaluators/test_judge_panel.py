@@ -20,6 +20,7 @@ from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators import suite
 from vdsm_bench.evaluators.accuracies import Accuracies
 from vdsm_bench.evaluators.controls import make_controls
+from vdsm_bench.evaluators.frechet import JudgeDistances
 from vdsm_bench.evaluators.judge_audit import ConstantJudge, audit
 from vdsm_bench.evaluators.judge_card import JudgeClips, judge_key
 from vdsm_bench.evaluators.judge_panel import (
@@ -31,6 +32,7 @@ from vdsm_bench.evaluators.judge_panel import (
     evaluate_ceiling,
     obtain_panel,
 )
+from vdsm_bench.evaluators.outputs import RenderedOutputs
 from vdsm_bench.evaluators.pixels import Pixels
 from vdsm_bench.files import read_json, write_json
 
@@ -220,6 +222,23 @@ def test_one_judge_and_none_are_scored_as_ever(judge, controls, request_):
     assert one == suite.evaluate(subject, judge, request_, EVALUATORS).as_json()
     none = evaluate(subject, None, request_, EVALUATORS)
     assert none.scores["dynamic_accuracy"].reason == "there is no judge"
+
+
+def test_distances_are_means_over_judges_that_have_features_of_their_own(obtained, request_):
+    members = obtained[0].members[::2]
+    subject = RenderedOutputs(reconstructions=request_.test.clips)
+    alone = [
+        suite.evaluate(subject, member, request_, {"distances": JudgeDistances()})
+        .scores["fvd_judge_floor"]
+        .value
+        for member in members
+    ]
+    assert alone[0] != pytest.approx(alone[1], rel=0.01)
+    both = evaluate(subject, Panel(members), request_, {"distances": JudgeDistances()})
+    assert both.scores["fvd_judge_floor"].value == pytest.approx(statistics.fmean(alone))
+    long = {(row.metric, row.factor): row.score.value for row in both.long}
+    spread = long["fvd_judge_floor_judge_spread", "all"]
+    assert spread == pytest.approx(statistics.stdev(alone))
 
 
 def test_what_one_judge_cannot_score_nobody_scores():
