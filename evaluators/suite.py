@@ -70,11 +70,15 @@ class Evaluation:
         """Takes in what one evaluator found, see :func:`ask`.
 
         Raises:
-            ContractError: another evaluator has one of its columns.
+            ContractError: another evaluator has one of its columns or histograms.
         """
-        taken = sorted({metric.name for metric in metrics} & set(self.scores))
-        if taken:
-            raise ContractError(f"{where}: the column '{taken[0]}' is another evaluator's.")
+        for what, own, known in (
+            ("column", {metric.name for metric in metrics}, self.scores),
+            ("histogram", set(found.histogram), self.histogram),
+        ):
+            taken = sorted(own & set(known))
+            if taken:
+                raise ContractError(f"{where}: the {what} '{taken[0]}' is another evaluator's.")
         self.scores.update(found.scores)
         self.long.extend(found.long)
         self.chance.update(found.chance)
@@ -139,7 +143,7 @@ def _checked(found: Findings, metrics: Sequence[MetricInfo], n_pairs: int, where
             hint="return vdsm_bench.contracts.Findings({column: Score(value)})",
         )
     declared = {metric.name for metric in metrics}
-    odd = (set(found.scores) ^ declared) | (set(found.per_pair) - declared)
+    odd = (set(found.scores) ^ declared) | ({*found.per_pair, *found.chance} - declared)
     if odd:
         raise ContractError(
             f"{where}: columns found and declared differ in: {', '.join(sorted(odd))}."
@@ -149,6 +153,11 @@ def _checked(found: Findings, metrics: Sequence[MetricInfo], n_pairs: int, where
             raise ContractError(
                 f"{where}: '{name}' has values per pair of the shape {list(np.shape(values))}, "
                 f"expected [{n_pairs}], one for every pair of the request."
+            )
+        bad = n_pairs - int(np.isfinite(np.asarray(values, dtype=np.float64)).sum())
+        if bad:
+            raise ContractError(
+                f"{where}: '{name}' has {bad} of {n_pairs} values per pair NaN or infinite."
             )
     return replace(
         found,

@@ -74,6 +74,14 @@ def test_a_figure_that_is_no_number_is_refused_before_the_row_is_written(
             Findings({"brightness": Score(0.5)}, per_pair={"transfer_accuracy": np.ones(3)}),
             "found and declared differ in: transfer_accuracy",
         ),
+        (
+            Findings({"brightness": Score(0.5)}, per_pair={"brightness": [np.nan, *[1.0] * 59]}),
+            "'brightness' has 1 of 60 values per pair NaN or infinite",
+        ),
+        (
+            Findings({"brightness": Score(0.5)}, chance={"dynamic_accuracy": {"majority": 0.0}}),
+            "found and declared differ in: dynamic_accuracy",
+        ),
         (Findings({"brightness": Score(0.5)}, long=[Score(0.5)]), "fails: AttributeError"),
     ],
 )
@@ -141,3 +149,24 @@ def test_undeclared_and_taken_columns_are_refused(controls, judge, request_):
         evaluate(subject, judge, request_, {"liar": Liar()})
     with pytest.raises(ContractError, match="evaluators/thief.*another"):
         evaluate(subject, judge, request_, {"pixels": Pixels(), "thief": Thief()})
+
+
+def test_a_histogram_of_another_evaluator_is_not_overwritten(controls, judge, request_):
+    class Painter(Brightness):
+        name = "hues"
+
+        def evaluate(self, outputs, request, judge):
+            histogram = {self.name: {"colour": [0, 0, 0]}}
+            return Findings({"brightness": Score(0.5)}, histogram=histogram)
+
+    class Forger(Painter):
+        name = "transferred"
+
+    subject = controls["frozen-frame"]
+    found = evaluate(subject, judge, request_, {"accuracies": Accuracies(), "painter": Painter()})
+    assert set(found.histogram) == {"real", "regenerated", "transferred", "hues"}
+    for judges in (judge, Panel((judge, judge))):
+        with pytest.raises(ContractError, match="forger: the histogram 'transferred' is another"):
+            judge_panel.evaluate(
+                subject, judges, request_, {"accuracies": Accuracies(), "forger": Forger()}
+            )

@@ -95,11 +95,12 @@ class Findings:
     Attributes:
         scores: column name to score.
         long: the same per factor.
-        chance: column name to chance levels by kind.
-        histogram: name to (factor to counts per class), shown beside the scores.
+        chance: column name to chance levels by kind; of the evaluator's own columns.
+        histogram: name to (factor to counts per class), shown beside the scores; no two evaluators
+            have one of the same name.
         notes: what was left out, and why.
-        per_pair: column name to its value of every pair ``[P]``, in the order of the pair list;
-            what two subjects are compared by.
+        per_pair: column name to its value of every pair ``[P]``, finite, in the order of the pair
+            list; what two subjects are compared by.
     """
 
     scores: Mapping[str, Score]
