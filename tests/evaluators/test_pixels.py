@@ -5,8 +5,12 @@ import pytest
 import torch
 
 from vdsm_bench.errors import ContractError
-from vdsm_bench.evaluators.pixels import PSNR_CEILING, mse, psnr, ssim
+from vdsm_bench.evaluators.outputs import RenderedOutputs
+from vdsm_bench.evaluators.pairs import joint_classes
+from vdsm_bench.evaluators.pixels import PSNR_CEILING, Pixels, mse, psnr, ssim
+from vdsm_bench.evaluators.suite import evaluate
 from vdsm_bench.optional import import_with_torchvision
+from vdsm_bench.significance import interval
 
 SHAPE = (3, 2, 3, 24, 20)
 
@@ -75,3 +79,19 @@ def test_nan_and_out_of_range_are_refused(bad):
 def test_unequal_shapes_are_refused():
     with pytest.raises(ContractError, match="shape"):
         ssim(torch.zeros(SHAPE), torch.zeros(2, 2, 3, 24, 20))
+
+
+def test_columns_are_means_over_all_clips_with_an_interval_over_identities(request_):
+    test = request_.test
+    subject = RenderedOutputs(reconstructions=lambda rows: test.clips(rows) / 2)
+    scores = evaluate(subject, None, request_, {"pixels": Pixels()}).scores
+    real = test.clips(np.arange(len(test)))
+    errors = mse(real, real / 2)
+    who = joint_classes(test.labels, request_.factors, "static")
+    for column, values in (
+        ("mse", errors),
+        ("psnr", psnr(errors)),
+        ("ssim", ssim(real, real / 2)),
+    ):
+        assert scores[column].value == pytest.approx(values.mean())
+        assert scores[column].by_identity == pytest.approx(interval(values, who))
