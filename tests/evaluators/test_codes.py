@@ -12,7 +12,9 @@ from vdsm_bench.contracts import Codes
 from vdsm_bench.errors import DataError
 from vdsm_bench.evaluators.codes import CodeProbes, code_views, probe, quick_leaks
 from vdsm_bench.evaluators.outputs import SubjectOutputs
+from vdsm_bench.evaluators.pairs import joint_classes
 from vdsm_bench.seeding import generator
+from vdsm_bench.significance import interval
 
 
 def blobs(n, seed, spread=1.0, classes=4, size=6):
@@ -80,6 +82,17 @@ def test_a_column_is_the_mean_over_its_factors_and_so_is_its_chance(request_):
             assert found.chance[column] == {"majority": pytest.approx(level)}
     assert found.scores["identity_code_identity_probe"].value == 1.0
     assert 0.3 < found.scores["motion_code_identity_probe"].value < 0.6
+
+
+def test_a_column_has_an_interval_over_identities(request_):
+    outputs = SubjectOutputs(Oracle(request_.test, request_.train), request_)
+    found = CodeProbes().evaluate(outputs, request_, None)
+    train, test = (code_views(outputs.codes(part))["motion"] for part in ("train", "test"))
+    known, labels = request_.train.labels, request_.test.labels
+    right = [probe(train, known[n], test, labels[n]).right for n in ("colour", "shape")]
+    who = joint_classes(labels, toy.FACTORS, "static")
+    expected = pytest.approx(interval(np.mean(right, axis=0), who))
+    assert found.scores["motion_code_identity_probe"].by_identity == expected
 
 
 def leaks(views, labels, **more):
