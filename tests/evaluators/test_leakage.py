@@ -91,6 +91,35 @@ def test_an_mlp_reads_what_a_line_cannot():
     assert read(codes, labels, "mlp").right.mean() > 0.95
 
 
+def test_leakage_is_that_of_the_better_reader_mean_over_factors():
+    """Of one factor the network reads more, of the other the line."""
+    rng = np.random.default_rng(6)
+    signs = rng.choice([-1.0, 1.0], size=(300, 2))
+    codes = np.concatenate([signs, rng.normal(size=(300, 10))], axis=1)
+    labels = {
+        **LABELS,
+        "shape": (signs[:, 0] * signs[:, 1] > 0).astype(int),  # exclusive or
+        "colour": (codes[:, 2:].sum(1) + 2 * rng.normal(size=300) > 0).astype(int),
+    }
+    request = dataclasses.replace(REQUEST, test=LabelledClips(lambda rows: None, labels))
+    found, result = values(STATIC, codes, request)
+    long = {(row.metric, row.factor): row.score.value for row in result.long}
+    linear, network = (
+        {name: long[f"motion_code_{reader}_probe_cv", name] for name in ("colour", "shape")}
+        for reader in ("logistic", "mlp")
+    )
+    assert linear["colour"] > network["colour"]
+    assert linear["shape"] < 0.6 < 0.9 < network["shape"]
+    chance = {name: np.bincount(labels[name]).max() / 300 for name in linear}
+    best = {"colour": linear["colour"], "shape": network["shape"]}
+    excess = [(best[name] - chance[name]) / (1 - chance[name]) for name in best]
+    assert found["motion_code_identity_leakage"] == pytest.approx(np.mean(excess))
+    read_by_mlp = found["motion_code_identity_mlp_probe"]
+    assert read_by_mlp == pytest.approx(np.mean(list(network.values())))
+    level = result.chance["motion_code_identity_mlp_probe"]["majority"]
+    assert level == pytest.approx(np.mean(list(chance.values())))
+
+
 def test_the_logistic_reader_is_scikit_learn_s_under_the_same_folds():
     rng = np.random.default_rng(7)
     labels = rng.integers(4, size=200)
