@@ -1,11 +1,13 @@
 """VDSM's notebook protocol: what it says, and that the clean numbers stand beside it."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.evaluators import toy
 from tests.evaluators.known import Oracle
 from vdsm_bench.evaluators import notebook
 from vdsm_bench.evaluators.judge_training import train_judge
@@ -62,6 +64,58 @@ def test_a_good_model(judge, request_):
     assert any("NOT CLEAN" in note for note in result.notes)
     dirty = [metric for metric in METRICS if not metric.name.endswith("_clean")]
     assert all("NOT CLEAN" in metric.definition for metric in dirty)
+
+
+class Told:
+    """A judge that says of every clip the class that it is told to, whatever is shown.
+
+    Args:
+        answer: from clips to one class per clip; the same for every factor.
+    """
+
+    factors = toy.FACTORS
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict(self, clips):
+        said = self.answer(clips).numpy()
+        return {f.name: np.log(np.eye(len(f.classes))[said] + 1e-9) for f in self.factors}
+
+
+def teach(monkeypatch, judge):
+    """Makes this one the notebook's judge."""
+    monkeypatch.setattr(notebook, "train_judge", lambda *_, **__: SimpleNamespace(judge=judge))
+
+
+def test_judges_agree_with_themselves_and_neither_with_the_label(request_, monkeypatch):
+    """The notebook's judge and the gated one are each asked their own question."""
+    steady = Told(lambda clips: torch.zeros(len(clips), dtype=torch.int64))
+    fooled = Told(lambda clips: (clips.mean((1, 2, 3, 4)) > 0.5).long())
+    outputs = RenderedOutputs(reconstructions=lambda rows: 1 - request_.test.clips(rows))
+    for dirty, gated, wanted in ((fooled, steady, (0.0, 1.0)), (steady, fooled, (1.0, 0.0))):
+        teach(monkeypatch, dirty)
+        result = evaluate(outputs, gated, request_, EVALUATORS)
+        names = ("notebook_agreement", "notebook_agreement_clean")
+        assert tuple(result.scores[name].value for name in names) == wanted
+        long = {(row.metric, row.factor): row.score.value for row in result.long}
+        for name, value in zip(names, wanted, strict=True):
+            assert {long[name, factor.name] for factor in toy.FACTORS} == {value}
+
+
+def test_clips_of_the_prior_have_neither_code_of_a_real_clip(request_, monkeypatch):
+    steady = Told(lambda clips: torch.zeros(len(clips), dtype=torch.int64))
+    teach(monkeypatch, steady)
+    model, kept = Oracle(request_.test), []
+
+    def watched(n, n_frames, *, identity=None, motion=None):
+        kept.append((identity, motion))
+        return request_.test.clips(np.arange(n))
+
+    model.sample = watched
+    evaluate(model, steady, request_, EVALUATORS)
+    assert kept
+    assert set(kept) == {(None, None)}
 
 
 def test_what_cannot_be_had_is_empty_with_the_reason(judge, request_):
