@@ -10,8 +10,9 @@ import torch
 from tests.evaluators import toy
 from tests.evaluators.known import Oracle
 from vdsm_bench.contracts import Factor
-from vdsm_bench.evaluators.factors import METRICS, FactorScores, _judge_frames
+from vdsm_bench.evaluators.factors import METRICS, FactorScores, Swaps, _judge_frames, findings
 from vdsm_bench.evaluators.latents import (
+    Explored,
     assign,
     compactness,
     determined,
@@ -61,6 +62,18 @@ def test_dimensions_go_to_the_factor_they_matter_to():
     assert modularity(found.importance) > 0.8
 
 
+def test_forests_on_noise_tell_nothing():
+    """What they say of clips that they have learnt from is right, and counts for nothing."""
+    labels = toy.labels(300, seed=0)
+    codes = np.random.default_rng(1).normal(size=(300, 5))
+    columns = [labels[f.name] for f in toy.FACTORS]
+    found = explore(
+        codes[:200], [c[:200] for c in columns], codes[200:], [c[200:] for c in columns]
+    )
+    assert not found.importance.any()
+    assert (found.accuracy.mean(0) < [0.5, 0.65, 0.5]).all()  # of three, two and three classes
+
+
 @pytest.mark.parametrize("n", [2, 3, 50])
 def test_partners_are_other_clips(n):
     found = partners(n, 0, "x")
@@ -91,6 +104,43 @@ def test_frames_that_change_their_mind():
     assert clip.tolist() == [1.0, 0.5, 0.5]
     assert neighbours == pytest.approx([1.0, 0.0, 2 / 3])
     assert frame_consistency({"x": np.zeros((2, 1), int)})[1].tolist() == [1.0, 1.0]
+
+
+def test_figures_of_answers_by_hand(request_):
+    """Four clips: what the judge says of swaps and of frames is given, every figure computed."""
+    labels = {
+        "colour": np.array([0, 1, 2, 0]),
+        "shape": np.array([0, 1, 0, 1]),
+        "action": np.array([2, 0, 1, 1]),
+    }
+    test = dataclasses.replace(request_.test, labels=labels, recordings=None)
+    request = dataclasses.replace(request_, test=test)
+    importance = np.array([[1.0, 0, 0], [0, 0.5, 0], [0, 0.5, 0], [0, 0, 1.0]])
+    explored = Explored(importance, np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 0]]))
+    partner = np.array([[1, 2, 3, 0]])
+    kept = {name: np.stack([values[None]] * 3) for name, values in labels.items()}
+    frames = {  # of clips 3 and 0: half and a quarter right in colour, all and none in shape
+        "colour": np.array([[0, 1, 0, 1], [1, 1, 1, 0]]),
+        "shape": np.array([[1, 1, 1, 1], [1, 1, 1, 1]]),
+    }
+    two = {name: values[:2] for name, values in kept.items()}
+    swaps = Swaps(partner, kept, two, frames, np.array([3, 0]))
+    result = findings(request, explored, swaps)
+    scores = {name: score.value for name, score in result.scores.items()}
+    assert scores["frame_consistency_swap"] == pytest.approx(((0.5 + 1) / 2 + (0.25 + 0) / 2) / 2)
+    assert scores["frame_consistency_clip"] == pytest.approx(((0.5 + 1) / 2 + (0.75 + 1) / 2) / 2)
+    assert scores["frame_consistency_neighbours"] == pytest.approx((0.5 + (2 / 3 + 1) / 2) / 2)
+    assert scores["dci_compactness"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert scores["dci_explicitness"] == pytest.approx((1 + 0.5 + 0.25) / 3)
+    long = {(row.metric, row.factor): row.score.value for row in result.long}
+    assert long["dci_compactness", "shape"] == pytest.approx(0.5)
+    # every clip comes back as it was: right where its factor is kept, wrong where it is not
+    floor = {"colour": 1 / 4, "shape": 0.0, "action": 1 / 4}
+    assert {name: long["intervention_floor", name] for name in floor} == floor
+    off = np.mean([1 - value for value in floor.values()])
+    assert scores["intervention_score"] == pytest.approx(1 - off / 2)
+    # no partner has both static factors of the clip
+    assert scores["intervention_two_factor_score"] == pytest.approx(1 - (1 + 3 / 4) / 2 / 2)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +234,35 @@ def test_a_model_that_ignores_its_codes_scores_low(oracle, judge, request_):
     )
     useless = evaluate(model, judge, request_, EVALUATORS).scores["intervention_score"]
     assert useless.value < perfect.value - 0.2
+
+
+def test_a_model_that_ignores_its_identity_code_is_steady_and_wrong(oracle, judge, request_):
+    model = oracle()
+    whole = model.generate
+    model.generate = lambda codes, n: whole(
+        dataclasses.replace(codes, identity=0 * codes.identity), n
+    )
+    scores = evaluate(model, judge, request_, EVALUATORS).scores
+    assert scores["frame_consistency_swap"].value < 0.6
+    assert scores["frame_consistency_clip"].value > 0.8
+
+
+def test_single_frames_are_of_a_clip_s_identity_and_its_partner_s_motion(oracle, judge, request_):
+    model, shown = oracle(), []
+    whole = model.generate
+
+    def watched(codes, n):
+        shown.append(codes)
+        return whole(codes, n)
+
+    model.generate = watched
+    evaluate(model, judge, request_, {"factors": FactorScores(repetitions=1)})
+    n, size = len(request_.test), request_.batch_size
+    own = model.encode(request_.test.clips(np.arange(n)))
+    last = shown[-n // size :]  # frames are asked about last
+    assert torch.cat([codes.identity for codes in last]).equal(own.identity)
+    partner = partners(n, request_.seed, "0")
+    assert torch.cat([codes.motion for codes in last]).equal(own.motion[partner])
 
 
 def test_codes_with_a_dead_factor_count_as_the_worst(oracle, judge, request_):
