@@ -87,6 +87,41 @@ def test_the_layout_of_the_published_file_loads(file, weights):
     assert found.isfinite().all()
 
 
+def published(weights, clip):
+    """The features that the published network has, in plain convolutions and batch norms."""
+
+    def convolved(x, name, **settings):
+        return functional.conv3d(x, weights[f"{name}.weight"], **settings)
+
+    def normed(x, name):
+        kept = ("running_mean", "running_var", "weight", "bias")
+        return functional.batch_norm(x, *(weights[f"{name}.{key}"] for key in kept))
+
+    x = convolved(clip, "conv1", stride=(1, 2, 2), padding=3)
+    x = functional.max_pool3d(functional.relu(normed(x, "bn1")), 3, stride=2, padding=1)
+    for layer, blocks in enumerate([3, 4, 23, 3], start=1):
+        for block in range(blocks):
+            name, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
+            found = functional.relu(normed(convolved(x, f"{name}.conv1"), f"{name}.bn1"))
+            found = convolved(found, f"{name}.conv2", stride=stride, padding=1, groups=32)
+            found = convolved(functional.relu(normed(found, f"{name}.bn2")), f"{name}.conv3")
+            if block == 0:
+                x = convolved(x, f"{name}.downsample.0", stride=stride)
+                x = normed(x, f"{name}.downsample.1")
+            x = functional.relu(normed(found, f"{name}.bn3") + x)
+    return functional.adaptive_avg_pool3d(x, 1).flatten(1)
+
+
+def test_features_are_those_of_the_published_network(file, weights):
+    clip = torch.randn(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    network = load_resnext(file)
+    with torch.inference_mode():
+        # else the largest of 27 is hardly ever below 0, and the first ReLU has nothing to do
+        network.bn1.bias -= 1
+        wanted = published({**weights, "bn1.bias": weights["bn1.bias"] - 1}, clip)
+        torch.testing.assert_close(network(clip), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_torch_file_with_a_state_dict_of_a_parallel_model_loads(weights, tmp_path):
     path = tmp_path / "resnext-101-kinetics.pth"
     wrapped = {f"module.{name}": value for name, value in weights.items()}
@@ -156,8 +191,19 @@ def test_clips_are_prepared_as_evan_does():
     torch.testing.assert_close(found[0, 2, :, 5, 5], values - 99.4750)
     short = prepare(clip[:, :6])
     assert torch.equal(short[0, :, 6], short[0, :, 0])  # repeated from its start
-    wide = torch.rand(2, 16, 1, 56, 100)
-    assert prepare(wide).shape == (2, 3, 16, 112, 112)
+
+
+def test_the_short_side_is_scaled_and_the_middle_of_the_long_one_kept():
+    ramp = torch.arange(100) / 100
+    wide = ramp.expand(2, 16, 1, 56, 100)  # grey
+    # scaled by 2, column 44 + j lies at (44 + j + 1/2) / 2 - 1/2 of the clip
+    at = (44.5 + torch.arange(112)) / 2 - 0.5
+    found = prepare(wide)
+    assert found.shape == (2, 3, 16, 112, 112)
+    for channel, mean in enumerate((114.7748, 107.7354, 99.4750)):
+        kept = (2.55 * at - mean).expand(2, 16, 112, 112)
+        torch.testing.assert_close(found[:, channel], kept, atol=1e-3, rtol=0)
+    assert torch.allclose(prepare(wide.mT), found.mT, atol=1e-3)
 
 
 def test_without_a_file_the_columns_are_empty_with_the_way_to_fill_them(request_):
