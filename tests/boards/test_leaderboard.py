@@ -181,6 +181,18 @@ def test_rows_of_the_same_versions_say_nothing_of_them(tmp_path):
     assert "versions" not in shown(rows)
 
 
+def test_controls_of_versions_that_no_row_has_any_more_are_left_out(tmp_path):
+    older = {**PROTOCOL, "metrics": {"dynamic_accuracy": 0}}
+    for key, protocol in (("0", PROTOCOL), ("1", older)):
+        path = controls(tmp_path).with_name(f"controls-{key}.json")
+        write_json(path, {**CONTROLS, "protocol": protocol, "key": key, "rows": [COPY]})
+    assert len(leaderboard(tmp_path)) == 2  # no rows yet: nothing says which are the older ones
+    make_cell(tmp_path)
+    rows = leaderboard(tmp_path)
+    assert [row["slot"] for row in rows] == ["native", "control"]
+    assert "versions" not in shown(rows)
+
+
 def test_damaged_controls_do_not_hide_the_cells(tmp_path):
     make_cell(tmp_path)
     for content in ({}, {"rows": 3}, {"rows": [], "chance": {}}):

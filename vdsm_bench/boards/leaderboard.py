@@ -77,8 +77,9 @@ def leaderboard(runs_dir: Path) -> list[Row]:
     the rows scored on the same pairs (:mod:`vdsm_bench.boards.ranking`). Scores without a column
     in :data:`COLUMNS`, those of other packages and dear ones, are in all rows as soon as one has
     them, see :func:`further_scores`. ``versions`` are those of the scores and the pair list; rows
-    of other versions of one protocol say so in their notes and stand apart. Cells that are not
-    done have a row each with their state and reason and no scores.
+    of other versions of one protocol say so in their notes and stand apart, and controls of
+    versions that none of a protocol's rows has any more are left out. Cells that are not done
+    have a row each with their state and reason and no scores.
     """
     records = scan_cells(runs_dir)
     done: dict[tuple[str, Any], list[CellRecord]] = {}
@@ -96,7 +97,7 @@ def leaderboard(runs_dir: Path) -> list[Row]:
 
         rank_rows(finished)
     rows += [row for row, _ in finished]
-    rows += _control_rows(runs_dir)
+    rows += _controls_beside([row for row, _ in finished], _control_rows(runs_dir))
     for row, told in zip(rows, versions_apart(rows), strict=True):
         if told is not None:
             _add_note(row, f"versions: {told}; rows of other versions stand beside it")
@@ -271,6 +272,18 @@ def _unfinished_row(record: CellRecord) -> Row:
     if isinstance(data, dict):
         row.update({key: data.get(key) for key in ("image_size", "frames", "split")})
     return row
+
+
+def _controls_beside(finished: Sequence[Row], controls: Sequence[Row]) -> list[Row]:
+    """Returns the controls without those whose protocol has rows, but of other versions alone."""
+    scored: dict[Any, list[Any]] = {}
+    for row in finished:
+        scored.setdefault((row["dataset"], row["protocol"]), []).append(row["versions"])
+    return [
+        row
+        for row in controls
+        if row["versions"] in scored.get((row["dataset"], row["protocol"]), [row["versions"]])
+    ]
 
 
 def _control_rows(runs_dir: Path) -> list[Row]:
