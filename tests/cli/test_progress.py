@@ -93,6 +93,7 @@ def test_a_terminal_that_has_gone_stops_no_work(monkeypatch, at_the_start):
         for step in (1, 2, 3, 1, 2):
             listener.say("a cell begins")
             listener.progress("train fit", step, 3)
+            listener.bars.refresh()  # what rich's own thread does
     assert (sys.stdout, sys.stderr) == (before, terminal)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import IO, Any, cast
 
 from vdsm_bench.cli.context import note
 from vdsm_bench.runs.reporting import Reporter
@@ -45,6 +46,25 @@ class PlainReporter:
         note(f"{task}  {done}/{total}{left}{figures}")
 
 
+class _Unheard:
+    """A stream whose terminal may go while rich draws on it, from a thread of its own too."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class BarReporter:
     """Bars with rate and remaining time, drawn by rich; one that goes back begins anew.
 
@@ -57,7 +77,7 @@ class BarReporter:
         from rich.progress import TimeRemainingColumn as Remaining
         from rich.table import Column
 
-        self.console = Console(stderr=True)
+        self.console = Console(file=cast(IO[str], _Unheard(sys.stderr)))
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -74,15 +94,10 @@ class BarReporter:
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""
-        with contextlib.suppress(OSError):
-            self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False)
 
     def progress(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Moves or opens the bar of a task."""
-        with contextlib.suppress(OSError):
-            self._move(task, done, total, detail)
-
-    def _move(self, task: str, done: int, total: int, detail: str) -> None:
         if task not in self._tasks:
             self._tasks[task] = self.bars.add_task(task, total=total, rate="", detail="")
         number = self._tasks[task]
@@ -100,10 +115,5 @@ def reporter() -> Iterator[Reporter]:
         yield PlainReporter()
         return
     bars = BarReporter()
-    with contextlib.suppress(OSError):
-        bars.bars.start()
-    try:
+    with bars.bars:
         yield bars
-    finally:
-        with contextlib.suppress(OSError):
-            bars.bars.stop()
