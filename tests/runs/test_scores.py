@@ -279,6 +279,13 @@ def test_a_dear_score_of_another_package_runs_where_it_is_asked_for_with_its_arg
     assert again.folder == plain.folder
 
 
+TAKEN = {
+    "metrics": (MetricInfo("mse", "none", 0.0, 1.0, "share", 1, "Taken."),),
+    "evaluate": lambda *_: Findings({"mse": Score(0.0)}),
+    "__doc__": "T.",
+}
+
+
 def refuse(self):
     raise OSError("its file is gone")
 
@@ -303,6 +310,26 @@ def test_an_evaluator_of_another_package_that_cannot_be_built_is_left_out(
     assert outcome.state == "done"
     (line,) = {line for line in listener.lines if "evaluators/bad is left out" in line}
     assert said in line
+
+
+@pytest.mark.parametrize("name", ["a-first", "z-last"])
+def test_a_column_of_another_evaluator_is_left_alone_also_in_a_row_that_is_done(
+    own, table, monkeypatch, name
+):
+    (plain,), _ = own()
+    add_entry(monkeypatch, table, type("Taken", (Measured,), TAKEN), name)
+    (outcome,), _ = own()
+    assert outcome.metrics == plain.metrics
+    monkeypatch.setattr(ScoringProtocol, "judge_weights", lambda *_: "others")  # scored again
+    (again,), listener = own()
+    assert again.metrics["scores"]["mse"] == plain.metrics["scores"]["mse"]
+    (line,) = {line for line in listener.lines if f"evaluators/{name} is left out" in line}
+    assert "the column 'mse' is that of evaluators/" in line
+
+    add_entry(monkeypatch, table, type("Taken", (Measured,), {**TAKEN, "asked": True}), name)
+    (asked,), _ = own({"evaluation": {"scores": [name]}})
+    assert (asked.state, asked.exit_code) == ("failed", 5)
+    assert "the column 'mse' is that of" in asked.error
 
 
 def test_one_that_is_asked_for_and_cannot_be_built_ends_its_cell_by_its_name(

@@ -51,6 +51,22 @@ def tool(table: Registry, name: str) -> Any:
     return import_target(entry.settings["functions"][name], f"evaluators/protocol ({name})")
 
 
+def _beside(others: Mapping[str, Evaluator], name: str, evaluator: Evaluator) -> Evaluator:
+    """Returns an evaluator whose columns are not those of others.
+
+    Raises:
+        ContractError: one is, and in a row that is there it would take the other's place.
+    """
+    for other, known in others.items():
+        taken = sorted({m.name for m in known.metrics} & {m.name for m in evaluator.metrics})
+        if taken:
+            raise ContractError(
+                f"evaluators/{name}: the column '{taken[0]}' is that of evaluators/{other}.",
+                hint="give it another name, with your package's in front",
+            )
+    return evaluator
+
+
 class ScoringProtocol:
     """How models on one bench are scored.
 
@@ -72,16 +88,18 @@ class ScoringProtocol:
     def evaluators(self) -> dict[str, Evaluator]:
         """What scores every subject: all evaluators but those one has to ask for.
 
-        Those of other packages are taken as far as they load and can be built.
+        Those of other packages are taken as far as they load, can be built and have columns of
+        their own.
         """
         found: dict[str, Evaluator] = {}
-        for name in self.table.names("evaluators"):
-            entry = self.table.peek("evaluators", name)
+        entries = {n: self.table.peek("evaluators", n) for n in self.table.names("evaluators")}
+        own_last = sorted(entries.items(), key=lambda item: item[1].loader is not None)
+        for name, entry in own_last:
             if not (entry.target or entry.loader):
                 continue
             try:
                 if not self.table.get("evaluators", name).settings.get("asked"):
-                    found[name] = self._build(name, {})
+                    found[name] = _beside(found, name, self._build(name, {}))
             except VdsmBenchError as error:
                 if entry.loader is None:
                     raise
@@ -92,7 +110,11 @@ class ScoringProtocol:
     def asked(self) -> dict[str, Evaluator]:
         """The dear evaluators that the settings ask for (``evaluation.scores``)."""
         parts = dict(split_part(value) for value in self.evaluation.scores)
-        return {name: self._build(name, arguments) for name, arguments in parts.items()}
+        found: dict[str, Evaluator] = {}
+        for name, arguments in parts.items():
+            others = {**self.evaluators, **found}
+            found[name] = _beside(others, name, self._build(name, arguments))
+        return found
 
     def _build(self, name: str, arguments: Mapping[str, Any]) -> Evaluator:
         """Builds an evaluator; one of another package is checked, and its facts are kept.
