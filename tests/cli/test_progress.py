@@ -105,5 +105,6 @@ def test_mistakes_under_bars_are_told():
 def test_where_stderr_is_closed_lines_are_plain_and_go_nowhere(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with reporter() as listener:
+        assert isinstance(listener, PlainReporter)
         listener.say("nobody hears this")
         listener.progress("train fit", 1, 3)

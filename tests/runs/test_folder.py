@@ -129,6 +129,14 @@ def test_a_copied_folder_is_reported_and_counts_as_no_seed(tmp_path, whole_model
     assert KnownCells(TABLE, tmp_path).find(config, "32").path == folder
 
 
+def test_a_renamed_cell_is_damaged_also_where_the_original_is_gone(tmp_path):
+    folder = make_cell(tmp_path).path
+    folder.rename(folder.with_name(f"{folder.name}.bak"))
+    (row,) = leaderboard(tmp_path)
+    assert row["status"] == "damaged"
+    assert "was renamed" in row["note"]
+
+
 def test_a_log_takes_names_that_are_no_text(tmp_path):
     folder = CellFolder(tmp_path)
     folder.log(f"scored from {os.fsdecode(b'caf' + bytes([0xE9]))}.npz")
