@@ -12,6 +12,7 @@ from vdsm_bench.training.checkpoint import (
     Position,
     load_weights,
     read_checkpoint,
+    restore_optimiser,
     save_weights,
     write_checkpoint,
 )
@@ -107,6 +108,30 @@ def test_a_damaged_position_names_the_file_and_the_way_out(tmp_path, said, damag
     path.write_bytes(path.read_bytes().replace(said, damage, 1))
     with pytest.raises(DataError, match=r"last\.safetensors is damaged") as caught:
         read_checkpoint(path)
+    assert "--fresh" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "damage", "why"),
+    [
+        (b"all/0/step", b"all/x/step", "no optimiser has 'optimiser/all/x/step'"),
+        (b"all/0/step", b"all/7/step", "no optimiser has 'optimiser/all/7/step'"),
+        (b"all/1/exp_avg_sq", b"all/1/exp_avg_sw", "no optimiser has 'optimiser/all/1/exp_avg_sw'"),
+        (b"all/1/exp_avg_sq", b"all/1:exp_avg_sq", "no optimiser has 'optimiser/all/1:exp_avg_sq'"),
+        (b"all/1/exp_avg_sq", b"alm/1/exp_avg_sq", "it lacks moments"),
+    ],
+)
+def test_damaged_names_of_moments_name_the_file_and_the_way_out(tmp_path, said, damage, why):
+    path, model = tmp_path / "last.safetensors", nn.Linear(2, 2)
+    optimiser = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    write_checkpoint(path, model, {"all": optimiser}, Position("fit", 7, 1.5))
+    assert said in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(said, damage, 1))
+    tensors, _ = read_checkpoint(path)
+    with pytest.raises(DataError, match=rf"last\.safetensors is damaged: {why}") as caught:
+        restore_optimiser(torch.optim.Adam(model.parameters()), tensors, "all", path)
     assert "--fresh" in caught.value.hint
 
 

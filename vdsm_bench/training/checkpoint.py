@@ -18,6 +18,9 @@ from vdsm_bench.files import write_whole
 SCHEMA = 1
 #: files in a cell's ``checkpoints/``: where training stands, and what it came to
 LAST, WEIGHTS = "last.safetensors", "model.safetensors"
+#: what Adam keeps of a weight
+_MOMENTS = frozenset({"step", "exp_avg", "exp_avg_sq"})
+_FRESH = "type the command again with --fresh to train this cell from the beginning"
 
 
 @dataclass(frozen=True)
@@ -56,39 +59,48 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Position]:
     Raises:
         DataError: damaged, or written by another version.
     """
-    hint = "type the command again with --fresh to train this cell from the beginning"
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DataError(f"The checkpoint {path} is damaged: {error}.", hint=hint) from error
+        raise DataError(f"The checkpoint {path} is damaged: {error}.", hint=_FRESH) from error
     if header.get("schema") != str(SCHEMA):
-        raise DataError(f"The checkpoint {path} is of another version.", hint=hint)
+        raise DataError(f"The checkpoint {path} is of another version.", hint=_FRESH)
     try:
         return tensors, Position(**json.loads(header["position"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"The checkpoint {path} is damaged: it does not say where training stands.", hint=hint
+            f"The checkpoint {path} is damaged: it does not say where training stands.", hint=_FRESH
         ) from error
 
 
 def restore_optimiser(
-    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], player: str
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], player: str, where: Path
 ) -> None:
-    """Puts a player's saved moments back into its optimiser."""
+    """Puts a player's saved moments back into its optimiser.
+
+    Raises:
+        DataError: they are not those of Adam for these weights.
+    """
     content = optimiser.state_dict()
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     prefix = f"optimiser/{player}/"
     for name, value in tensors.items():
         if name.startswith(prefix):
-            index, key = name.removeprefix(prefix).split("/")
+            index, _, key = name.removeprefix(prefix).partition("/")
+            if not index.isdecimal() or int(index) >= len(weights) or key not in _MOMENTS:
+                raise DataError(
+                    f"The checkpoint {where} is damaged: no optimiser has '{name}'.", hint=_FRESH
+                )
             weight = weights[int(index)]
             if (
                 key != "step" and value.shape == weight.shape
             ):  # fused Adam takes both as they lie in memory
                 value = torch.empty_like(weight, dtype=value.dtype).copy_(value)
             content["state"].setdefault(int(index), {})[key] = value
+    if any(len(state) < len(_MOMENTS) for state in content["state"].values()):
+        raise DataError(f"The checkpoint {where} is damaged: it lacks moments.", hint=_FRESH)
     optimiser.load_state_dict(content)
 
 

@@ -262,7 +262,7 @@ class Trainer:
         started = written = time.monotonic()
         work = self.begin(stage)
         for name, optimiser in work.optimisers.items():
-            restore_optimiser(optimiser, saved, name)
+            restore_optimiser(optimiser, saved, name, self._checkpoints / LAST)
         saved.clear()  # of this stage, and at full width gigabytes
         pause = CHECKPOINT_SECONDS
         spent = self._seconds
