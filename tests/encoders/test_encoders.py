@@ -390,3 +390,11 @@ def test_colours_stay_as_they_are_by_default():
     before = copy.deepcopy(encoder.state_dict())
     encoder.meet(_tinted([0.3, 0.1, 0.2]))
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_a_backbone_that_normalises_over_a_batch_says_what_one_frame_lacks():
+    encoder = TimmEncoder(clip=ClipShape(4, 3, 32, 32), backbone="resnet10t")
+    assert encoder.eval()(torch.rand(1, 3, 32, 32)).shape == (1, encoder.feature_dim)
+    with pytest.raises(UsageError, match="does not train on a single frame") as refused:
+        encoder.train()(torch.rand(1, 3, 32, 32))
+    assert "batch_size" in refused.value.hint

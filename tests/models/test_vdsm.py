@@ -456,3 +456,16 @@ def test_logits_of_another_shape_are_refused_in_both_stages_and_when_clips_are_m
         said = r"MixtureOfExpertsDecoder\.logits: expected \[3, 5, 3, 16, 16\], got "
         with pytest.raises(ContractError, match=said):
             make()
+
+
+@pytest.mark.parametrize("pose_encoder", ["shared", "own"])
+def test_an_encoder_may_say_its_width_as_numpy_does(pose_encoder):
+    model = build(pose_encoder=pose_encoder)
+    clips = _clips()
+    expected = model.see(clips)
+    for encoder in model.modules():
+        if hasattr(encoder, "feature_dim"):
+            encoder.feature_dim = np.int64(encoder.feature_dim)
+    seen = model.see(clips)
+    assert torch.equal(seen.features, expected.features)
+    assert torch.equal(seen.pose_loc, expected.pose_loc)

@@ -471,3 +471,31 @@ def test_a_call_holds_the_clips_of_two_settings_at_most(table, data_dir, tmp_pat
         assert desk.bench(config).data.frames == frames
         assert desk.bench(config) is desk.bench(config)
         assert len(desk._benches) <= 2
+
+
+def test_a_cell_that_is_done_stays_so_when_the_telling_is_interrupted(bench, monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "_done", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench(runs_dir=tmp_path)
+    monkeypatch.undo()
+    (record,) = scan_cells(tmp_path)
+    assert record.state == "done"
+    (again,), _ = bench(runs_dir=tmp_path)
+    assert again.reused
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("x")])
+def test_scores_per_pair_that_are_lost_are_made_again(bench, tmp_path, damage):
+    (first,), _ = bench(runs_dir=tmp_path)
+    path = first.folder / "pairs.csv"
+    text = path.read_text()
+    damage(path)
+    (again,), listener = bench(runs_dir=tmp_path)
+    assert not again.reused
+    assert path.read_text() == text
+    assert numbers(again.metrics) == numbers(first.metrics)
+    assert not [task for task in listener.tasks if task[0].startswith("train")]
+    assert "pairs.csv" in "\n".join(line for line in listener.lines if "scored again" in line)

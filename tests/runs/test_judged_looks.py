@@ -10,6 +10,7 @@ import torch
 
 from tests.evaluators import toy
 from tests.evaluators.known import PROTOTYPES, SIZES, Oracle, one_hot
+from vdsm_bench.config import EvaluationSettings
 from vdsm_bench.contracts import LabelledClips
 from vdsm_bench.errors import ProtocolError
 from vdsm_bench.evaluators.accuracies import Accuracies
@@ -41,7 +42,7 @@ class Knowing:
         return {f.name: part.numpy() for f, part in zip(toy.FACTORS, parts, strict=True)}
 
 
-def look(table, model, *, stage=None, labels=None, asked=True):
+def look(table, model, *, stage=None, labels=None, asked=True, batch_size=64):
     known = {**CLIPS.labels, **(labels or {})}
     n = len(CLIPS)
 
@@ -56,7 +57,11 @@ def look(table, model, *, stage=None, labels=None, asked=True):
         store=SimpleNamespace(factors=toy.FACTORS, identities=np.arange(n)),
     )
     protocol = SimpleNamespace(
-        table=table, bench=bench, unscorable={}, evaluators={"accuracies": Accuracies()}
+        table=table,
+        bench=bench,
+        unscorable={},
+        evaluators={"accuracies": Accuracies()},
+        evaluation=EvaluationSettings(batch_size=batch_size),
     )
     monitor = Monitor(bench, protocol, None, "cpu")
     if asked:
@@ -143,3 +148,18 @@ def test_a_cell_s_numbers_are_the_same_and_its_log_has_the_curve(bench, tmp_path
         assert 0 <= figures["dynamic_accuracy"] <= 1
         assert {name: figures[name] for name in without} == without
     assert any("dynamic_accuracy" in detail for _, _, _, detail in listener.tasks)
+
+
+def test_transfers_are_made_as_many_at_a_time_as_the_settings_say(table):
+    class Counting(Oracle):
+        def generate(self, codes, n_frames):
+            sizes.append(len(codes.identity))
+            return super().generate(codes, n_frames)
+
+    sizes: list[int] = []
+    whole = look(table, Counting(CLIPS, EVERY))
+    unjudged = max(sizes)
+    sizes.clear()
+    assert look(table, Counting(CLIPS, EVERY), batch_size=7) == whole
+    assert unjudged > 7
+    assert sizes.count(7) > 10

@@ -281,3 +281,57 @@ def test_clips_of_another_shape_are_refused_at_the_first_look(table, cut, got, s
         look(table, Cut(), stage=stage)
     expected = f"expected {[n, T, 3, SIZE, SIZE]}, got {[n, *got]}."
     assert refused.value.message == f"Cut.{method}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (lambda loc, scale: loc, "expected two Codes, got Codes"),
+        (lambda loc, scale: (loc, None), "expected Codes, got NoneType"),
+        (
+            lambda loc, scale: (loc, replace(scale, pose=None)),
+            f"the pose code has means of [32, {T}, 3] and deviations of None",
+        ),
+        (
+            lambda loc, scale: (loc, replace(scale, motion=scale.motion[:, :0])),
+            "the motion code must be finite [B, K]",
+        ),
+        (
+            lambda loc, scale: (loc, replace(scale, identity=scale.identity[:, :1])),
+            "the identity code has means of",
+        ),
+    ],
+)
+def test_posteriors_that_are_none_are_refused_at_the_first_look(table, found, said):
+    class Odd(Posterior):
+        def posteriors(self, clip):
+            return found(*super().posteriors(clip))
+
+    with pytest.raises(ContractError) as refused:
+        look(table, Odd(motion=0.01, pose=0.01))
+    assert refused.value.message.startswith("Odd.posteriors: ")
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("made", "got"), [(lambda clip: None, "NoneType"), (lambda clip: clip.numpy(), "ndarray")]
+)
+def test_what_is_no_tensor_is_refused_at_the_first_look(table, made, got):
+    class Odd(Mixed):
+        def generate(self, codes, n_frames):
+            return made(super().generate(codes, n_frames))
+
+    with pytest.raises(ContractError, match=f"a clip is a float tensor .*, got {got}"):
+        look(table, Odd())
+
+
+def test_a_code_of_no_numbers_is_refused(table):
+    class Empty(EncodeOnly):
+        def encode(self, clip):
+            codes = super().encode(clip)
+            return replace(codes, motion=codes.motion[:, :0])
+
+    with pytest.raises(
+        ContractError, match=r"Empty.encode: the motion code must be finite \[B, K\]"
+    ):
+        look(table, Empty())

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from tests.models.tiny import build
 from tests.training.tape import BrokenRecorder, TapeRecorder
 from tests.training.toys import Duel, Held, Noise
 from vdsm_bench.config import StageSettings
+from vdsm_bench.contracts import Losses
 from vdsm_bench.errors import DivergedError
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.recording import WARM_UP, Repeater
@@ -168,3 +170,44 @@ def test_another_shape_is_recorded_anew():
         repeat([torch.rand(shape)], ())
     assert recorder.done == [*["warm up"] * 3, "record", "replay", "replay", *["warm up"] * 2]
     assert repeat.obstacle == "fewer than 4 steps of the same form"
+
+
+class Weighted(Duel):
+    """Minds the generator's weights as much as a schedule says."""
+
+    def __init__(self, schedule):
+        super().__init__()
+        self._schedule = schedule
+
+    def stages(self):
+        (stage,) = super().stages()
+        return (replace(stage, schedule=lambda progress: self._schedule(progress.epoch)),)
+
+    def _generator_loss(self, batch, progress):
+        beta = progress.scheduled.get("beta", 0.0)
+        size = self.generator.weight.square().sum()
+        plain = super()._generator_loss(batch, progress).total
+        return Losses(plain + beta * size, {"beta": 0 * size.detach() + beta})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "numbers"),
+    [
+        (lambda epoch: {"beta": 0 if epoch < 1 else 0.75}, [0.0, 0.75, 0.75]),
+        (lambda epoch: {"beta": min(1, (epoch + 4) % 5 / 4)}, [1.0, 0.0, 0.25]),
+        (lambda epoch: {"beta": [1, 0.25, 1][epoch]}, [1.0, 0.25, 1.0]),
+        (lambda epoch: {} if epoch < 1 else {"beta": 0.75}, [0.0, 0.75, 0.75]),
+    ],
+    ids=["a whole number first", "a plateau", "a whole number in turn", "not there at first"],
+)
+def test_a_recorded_step_follows_every_schedule(tmp_path, monkeypatch, schedule, numbers):
+    monkeypatch.setattr(trainer_module, "LOG_EVERY", 1)
+    settings = {"duel": StageSettings(epochs=3, batches_per_epoch=5, batch_size=4)}
+    for name, recorder in (("plain", None), ("recorded", TapeRecorder())):
+        _, summary = _train(
+            tmp_path / name, recorder, monkeypatch, model=Weighted(schedule), settings=settings
+        )
+        entries = [json.loads(line) for line in _log(tmp_path / name).splitlines()]
+        last = {entry["epoch"]: entry["generator/beta"] for entry in entries}
+        assert list(last.values()) == numbers, name
+    assert summary.manners == {"duel": "graph"}

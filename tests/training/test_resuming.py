@@ -1,5 +1,6 @@
 """Stopped, killed and damaged: the same command goes on and ends as if nothing had been."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -231,3 +232,17 @@ def test_a_damaged_journal_is_cut_at_the_damage(tmp_path, line):
     path.write_text(f"{good}\n{line}\n{good}\n")
     Journal(path, ["a"]).rewind("a", 5)
     assert path.read_text() == f"{good}\n"
+
+
+@pytest.mark.parametrize("term", ["step", "stage", "epoch"])
+def test_a_term_called_like_a_place_in_the_journal_moves_no_line(tmp_path, term):
+    path = tmp_path / "train.jsonl"
+    journal = Journal(path, ["a"])
+    for step in (9, 19, 29):
+        journal.write("a", step // 20, step, {term: 0.5, "loss": 1.0})
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(one["stage"], one["epoch"], one["step"]) for one in entries] == [
+        ("a", 0, 9), ("a", 0, 19), ("a", 1, 29),
+    ]  # fmt: skip
+    journal.rewind("a", 19)
+    assert len(path.read_text().splitlines()) == 1

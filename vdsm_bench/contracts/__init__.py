@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         VideoModel,
         check_codes,
         check_losses,
+        check_posteriors,
     )
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "check_clip",
     "check_codes",
     "check_losses",
+    "check_posteriors",
     "check_unique",
 ]
 

@@ -57,8 +57,13 @@ def check_clip(clip: Tensor, where: str, *, frames: int | None = None) -> Tensor
         frames: expected T, where it is known.
 
     Raises:
-        ContractError: wrong number of axes, dtype, frame count, NaN or values outside [0, 1].
+        ContractError: no tensor, wrong number of axes, dtype, frame count, NaN, or values outside
+            [0, 1].
     """
+    if not hasattr(clip, "is_floating_point"):
+        raise ContractError(
+            f"{where}: a clip is a float tensor [B, T, C, H, W], got {type(clip).__name__}."
+        )
     if clip.ndim != 5 or not clip.is_floating_point():
         raise ContractError(
             f"{where}: a clip is float [B, T, C, H, W], got {clip.dtype} {list(clip.shape)}."

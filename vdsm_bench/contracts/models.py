@@ -47,13 +47,40 @@ def check_codes(codes: Any, n: int, where: str) -> Codes:
             raise ContractError(
                 f"{where}: the {name} code must be a tensor, got {type(code).__name__}.", hint=hint
             )
-        if code.ndim != axes or len(code) != n or not code.isfinite().all():
+        empty = code.ndim == axes and 0 in code.shape[1:]
+        if code.ndim != axes or len(code) != n or empty or not code.isfinite().all():
             raise ContractError(
                 f"{where}: the {name} code must be finite {'[B, K]' if axes == 2 else '[B, T, K]'},"
                 f" got {list(code.shape)} for {n} clips.",
                 hint=hint,
             )
     return codes
+
+
+def check_posteriors(found: Any, n: int, where: str) -> tuple[Codes, Codes]:
+    """Checks means and standard deviations of the codes of n clips; returns them.
+
+    Args:
+        found: what a model's ``posteriors`` handed over.
+        n: number of clips.
+        where: named in the error.
+
+    Raises:
+        ContractError: no two :class:`Codes` of equal shapes (see :func:`check_codes`).
+    """
+    hint = "return Codes of means and Codes of standard deviations, or None"
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ContractError(f"{where}: expected two Codes, got {type(found).__name__}.", hint=hint)
+    mean, scale = (check_codes(each, n, where) for each in found)
+    for name in ("identity", "motion", "pose"):
+        one, other = (getattr(each, name) for each in (mean, scale))
+        shapes = [None if each is None else list(each.shape) for each in (one, other)]
+        if shapes[0] != shapes[1]:
+            raise ContractError(
+                f"{where}: the {name} code has means of {shapes[0]} and deviations of {shapes[1]}.",
+                hint=hint,
+            )
+    return mean, scale
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,21 @@ class TimmEncoder(FrameEncoder):
         return int(features.shape[1])
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Returns features ``[N, feature_dim]``."""
-        features: Tensor = self.backbone((frames - self.mean) / self.spread)
+        """Returns features ``[N, feature_dim]``.
+
+        Raises:
+            UsageError: in training, a single frame where the backbone normalises over a batch.
+        """
+        seen = (frames - self.mean) / self.spread
+        try:
+            features: Tensor = self.backbone(seen)
+        except ValueError as error:  # of normalisation over a batch of one
+            if len(frames) > 1:
+                raise
+            raise UsageError(
+                f"timm's backbone does not train on a single frame: {error}.",
+                hint="more clips or frames: --set training.STAGE.batch_size=2",
+            ) from error
         return features
 
 

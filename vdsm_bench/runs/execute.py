@@ -392,5 +392,7 @@ def _failed(
 def _interrupt(folder: CellFolder) -> None:
     with contextlib.suppress(OSError, DataError):
         last = folder.read_status()
+        if last.state == "done":  # the row is there: what is interrupted is the telling of it
+            return
         folder.write_status("interrupted", stage=last.stage, epoch=last.epoch, note=last.note)
         folder.log("interrupted")

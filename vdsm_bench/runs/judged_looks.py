@@ -34,7 +34,12 @@ class JudgedLooks:
         self._request: EvaluationRequest = tool(self._table, "build_request")(
             clips,
             factors=protocol.bench.store.factors,
-            settings=EvaluationSettings(clips=len(clips), pairs=PAIRS, bootstrap=_RESAMPLES),
+            settings=EvaluationSettings(
+                clips=len(clips),
+                pairs=PAIRS,
+                bootstrap=_RESAMPLES,
+                batch_size=protocol.evaluation.batch_size,
+            ),
             unscorable=protocol.unscorable,
         )
 

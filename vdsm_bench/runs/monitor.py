@@ -20,6 +20,7 @@ from vdsm_bench.contracts import (
     VideoModel,
     check_clip,
     check_codes,
+    check_posteriors,
 )
 from vdsm_bench.errors import ContractError
 from vdsm_bench.runs.bench import Bench
@@ -162,13 +163,17 @@ class Monitor:
 
     def _codes(self, model: VideoModel, clips: Tensor) -> tuple[Codes, Codes | None]:
         """Returns clips' codes, and the scales of their posteriors where the model has such."""
-        means, scales = [], []
+        means: list[Codes] = []
+        scales: list[Codes] = []
         together = _TOGETHER_ON_CUDA if self._device == "cuda" else _TOGETHER
         for part in torch.split(clips, together):
-            found = model.posteriors(part)
-            codes = model.encode(part) if found is None else found[0]
-            means.append(check_codes(codes, len(part), f"{type(model).__name__}.encode"))
-            scales += [] if found is None else [found[1]]
+            found, name = model.posteriors(part), type(model).__name__
+            if found is None:
+                means.append(check_codes(model.encode(part), len(part), f"{name}.encode"))
+                continue
+            mean, scale = check_posteriors(found, len(part), f"{name}.posteriors")
+            means.append(mean)
+            scales.append(scale)
         return _joined(means), _joined(scales) if scales else None
 
     def _held(self, means: Codes, scales: Codes | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vdsm_bench.contracts import Evaluator, VideoModel
-from vdsm_bench.errors import VdsmBenchError
+from vdsm_bench.errors import DataError, VdsmBenchError
 from vdsm_bench.files import write_json
 from vdsm_bench.registry import split_part
 from vdsm_bench.runs.controls import obtain_controls
@@ -43,26 +43,36 @@ def finished_row(
     """Returns the row of a finished cell, or None: what is damaged is made again.
 
     So is what other judges scored than lie there now, for instance those of another machine:
-    rows of one table are to be comparable. It stays as it is where its training is gone, or a
-    judge does not speak.
+    rows of one table are to be comparable; and what has lost its scores per pair, without which it
+    has no rank. It stays as it is where its training is gone, or a judge does not speak.
     """
     row = read_cell(folder.path).metrics
     if row is None:
         return None
     if lacking(protocol, row):  # judges that lie nowhere are trained for what the row lacks
         protocol.obtain_judge(runs_dir, reporter)
-    if not of_other_judges(row, protocol, runs_dir):
+    reason = _outdated(row, folder, protocol, runs_dir)
+    if reason is None:
         return row
     try:
         read_checkpoint(folder.checkpoint_file)
         protocol.obtain_judge(runs_dir, reporter)
     except VdsmBenchError as problem:
-        say(f"it was not scored by the judges that lie there now, and stays as it is: {problem}")
+        say(f"{reason}; it cannot be scored again, and stays as it is: {problem}")
         return row
-    say(
-        "other judges scored it than lie there now, or nobody noted which: it is scored again"
-        + without_dear_scores(row, protocol)
-    )
+    say(f"{reason}: it is scored again{without_dear_scores(row, protocol)}")
+    return None
+
+
+def _outdated(
+    row: Mapping[str, Any], folder: CellFolder, protocol: ScoringProtocol, runs_dir: Path
+) -> str | None:
+    if of_other_judges(row, protocol, runs_dir):
+        return "other judges scored it than lie there now, or nobody noted which"
+    try:
+        read_pairs(folder.path)
+    except DataError as problem:
+        return problem.message.rstrip(".")
     return None
 
 

@@ -85,10 +85,9 @@ def restore_optimiser(
     """
     content = optimiser.state_dict()
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    prefix = f"optimiser/{player}/"
     for name, value in tensors.items():
-        if name.startswith(prefix):
-            index, _, key = name.removeprefix(prefix).partition("/")
+        owner, index, key = ("", "", *name.rsplit("/", 2))[-3:]
+        if owner == f"optimiser/{player}":
             if not index.isdecimal() or int(index) >= len(weights) or key not in _MOMENTS:
                 raise DataError(
                     f"The checkpoint {where} is damaged: no optimiser has '{name}'.", hint=_FRESH

@@ -76,6 +76,7 @@ class Journal:
     def write(self, stage: str, epoch: int, step: int, figures: Mapping[str, Any]) -> None:
         """Appends one line."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"stage": stage, "epoch": epoch, "step": step, **figures}
+        place = {"stage": stage, "epoch": epoch, "step": step}
+        entry = {**place, **figures, **place}  # a term of the loss may be called like one of them
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -128,15 +128,17 @@ class StageStep:
             self._work(*batch)
             return
         scheduled = self._progress.scheduled
-        self._repeater(batch, frozenset(name for name in scheduled if scheduled[name] is None))
+        self._repeater(batch, frozenset((name, scheduled[name] is None) for name in scheduled))
 
     def sound(self, clip: Tensor, features: Tensor | None = None) -> bool:
         """Returns whether a batch's losses are finite with the weights as they are now."""
         batch = Batch(clip, self._settings.pairs, features)
-        losses = [  # with gradients, since a loss may be made of them
-            self._loss(batch, self.stage.name, player.name, self._progress)[0].detach()
-            for player in self.stage.players
-        ]
+        losses = []
+        for player in self.stage.players:  # with gradients, since a loss may be made of them
+            if len(self.stage.players) > 1:
+                self._free_only(player)
+            loss, _ = self._loss(batch, self.stage.name, player.name, self._progress)
+            losses.append(loss.detach())
         return bool(torch.stack(losses).isfinite().all())
 
     def _proceed(self, progress: Progress) -> None:
@@ -155,7 +157,7 @@ class StageStep:
         place = self._progress.scheduled.get(name)
         if isinstance(place, Tensor):
             return place.fill_(number)
-        return torch.full((), number, device=self._fabric.device)
+        return torch.full((), number, dtype=torch.float32, device=self._fabric.device)
 
     def _set_learning_rates(self, step: int) -> None:
         begun = max(first for first in self._openings if first <= step)

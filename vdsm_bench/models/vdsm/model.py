@@ -285,7 +285,7 @@ class VDSM(VideoModel):
         with torch.no_grad():
             if features is None:
                 features = self.frame_features(clip.flatten(0, 1)).view(*clip.shape[:2], -1)
-            shares = torch.split(features, self.encoder.feature_dim, dim=-1)
+            shares = torch.split(features, int(self.encoder.feature_dim), dim=-1)
             return Seen(clip, shares[0], *self.pose_head(shares[-1]))
 
     def clip_model(self, seen: Seen, annealing: Annealing) -> None:
