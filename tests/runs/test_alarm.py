@@ -11,10 +11,10 @@ from tests.models.tiny import CLIP, build
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Factor, LabelledClips
 from vdsm_bench.errors import CollapsedError, UsageError
-from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, settling
+from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, ended_in_a_burst, settling
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 from vdsm_bench.runs.monitor import Monitor
-from vdsm_bench.training.journal import Look
+from vdsm_bench.training.journal import JOURNAL, Journal, Look, read_looks
 from vdsm_bench.training.trainer import Trainer, is_looked_at
 
 EPOCHS = 8
@@ -63,7 +63,7 @@ def vdsm_of(identity_kl, **arguments):
     return build(**{**usual, **arguments})
 
 
-def trainer_of(table, folder, identity_kl, *, alarm, **arguments):
+def monitor_of(table, folder, model):
     rng = np.random.default_rng(0)
     colours = rng.integers(3, size=48)
     clips, labels = clips_of(colours, rng), {"colour": colours}
@@ -79,11 +79,15 @@ def trainer_of(table, folder, identity_kl, *, alarm, **arguments):
         ),
     )
     folder.mkdir(exist_ok=True)
-    model = vdsm_of(identity_kl, **arguments)
-    monitor = Monitor(
+    return Monitor(
         bench, SimpleNamespace(table=table), CellFolder(folder), "cpu",
         settling=settling(model, SETTINGS),
     )  # fmt: skip
+
+
+def trainer_of(table, folder, identity_kl, *, alarm, **arguments):
+    model = vdsm_of(identity_kl, **arguments)
+    monitor = monitor_of(table, folder, model)
     return Trainer(
         model,
         SETTINGS,
@@ -254,3 +258,47 @@ def test_a_stopped_cell_says_so_and_is_done_without_the_option(bench, tmp_path):
     assert (record.state, record.status.note) == ("collapsed", outcome.error.splitlines()[0])
     (again,), _ = bench("collapsed", layer=layer, runs_dir=tmp_path)
     assert (again.state, again.reused, again.metrics["collapsed"]) == ("done", False, True)
+
+
+def looks_with(**gaps):
+    return [
+        Look(stage, epoch, {} if gap is None else {"swap_gap": gap})
+        for stage, found in gaps.items()
+        for epoch, gap in enumerate(found)
+    ]
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        {"first": [1.0, 40.0, 87.3], "second": [28.9, 55.4, 54.9]},  # another way of drawing
+        {"first": [0.0, 55.4, 27.8]},
+        {"first": [0.0004, 0.09, 0.0003]},  # of no use at any time: that is a collapse
+        {"first": [55.4, None]},
+        {"first": [None]},
+        {"first": [0.0, -0.01]},
+        {},
+    ],
+)
+def test_an_end_like_the_rest_is_no_burst(gaps):
+    assert ended_in_a_burst(looks_with(**gaps)) is None
+
+
+def test_an_end_in_a_burst_is_said_with_where_it_was_better():
+    said = ended_in_a_burst(looks_with(first=[87.3], second=[28.9, 49.1, 55.4, 18.3]))
+    assert said.startswith("training ended in a burst")
+    assert "costs 18.3 times the error at its last look, and 55.4 after epoch 3" in said
+    assert "training.second" in said
+
+
+def test_what_a_row_says_of_its_training_tells_of_a_burst(table, tmp_path):
+    model = vdsm_of(KEPT).eval()
+    monitor = monitor_of(table, tmp_path, model)
+    usual = monitor.at_the_end(model)
+    journal = Journal(tmp_path / JOURNAL, ["sequence"])
+    for epoch, gap in enumerate([55.4, 18.3]):
+        journal.write("sequence", epoch, epoch, {"epoch_figures": {"swap_gap": gap}})
+    health = monitor.at_the_end(model)
+    assert (health.figures, health.collapsed) == (usual.figures, usual.collapsed)
+    before = [] if usual.warning is None else [usual.warning]
+    assert health.warning == "; ".join([*before, ended_in_a_burst(read_looks(tmp_path / JOURNAL))])

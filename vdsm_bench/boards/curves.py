@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from vdsm_bench.boards.figures import write_png
-from vdsm_bench.training.journal import read_looks
+from vdsm_bench.training.journal import JOURNAL, read_looks
 
 #: what is drawn, one panel each
 PANELS = {
@@ -38,7 +38,7 @@ def epoch_figures(cell: Path) -> dict[int, Mapping[str, Any]]:
     """Returns the figures of a cell's looks by epoch, counted from 0 through all stages."""
     found: dict[int, Mapping[str, Any]] = {}
     begun, stage = 0, None
-    for look in read_looks(cell / "train.jsonl"):
+    for look in read_looks(cell / JOURNAL):
         if look.stage != stage:  # a stage's last epoch is always looked at
             begun, stage = max(found, default=-1) + 1, look.stage
         found[begun + look.epoch] = look.figures

@@ -13,10 +13,10 @@ from vdsm_bench.files import read_json, write_bytes, write_json
 from vdsm_bench.runs.cell import CellKey
 from vdsm_bench.runs.folder import CellFolder, read_cell
 from vdsm_bench.training.checkpoint import read_checkpoint
+from vdsm_bench.training.journal import JOURNAL
 
 #: sections of the configuration that training never reads; ``preset`` is a name for the others
 _NOT_TRAINED_ON = ("judge", "evaluation", "preset")
-_JOURNAL = "train.jsonl"
 #: whose training a cell took over, and the machine that it was done on
 _ADOPTED = "adopted.json"
 
@@ -61,7 +61,7 @@ def adopt_training(folder: CellFolder, key: CellKey) -> str | None:
         if found is not None:
             adopted, journal, last = found
             write_json(folder.path / _ADOPTED, adopted)
-            write_bytes(folder.path / _JOURNAL, journal)
+            write_bytes(folder.path / JOURNAL, journal)
             write_bytes(folder.checkpoint_file, last)  # with this one the cell has been trained
             return str(adopted["trained_as"])
     (folder.path / _ADOPTED).unlink(missing_ok=True)  # a copy was cut short and its donor is gone
@@ -83,7 +83,7 @@ def _ended_training(path: Path, wanted: str) -> tuple[dict[str, Any], bytes, byt
     if not folder.weights_file.exists():
         return None
     read_checkpoint(folder.checkpoint_file)
-    journal, last = (path / _JOURNAL).read_bytes(), folder.checkpoint_file.read_bytes()
+    journal, last = (path / JOURNAL).read_bytes(), folder.checkpoint_file.read_bytes()
     for line in journal.splitlines():
         json.loads(line)
     known = path / _ADOPTED

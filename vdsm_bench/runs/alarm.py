@@ -15,6 +15,8 @@ from vdsm_bench.training.step import openings
 
 #: looks in a row that have to show a code of no use
 LOOKS = 3
+#: a ``swap_gap`` that an end is measured by, and the share of it that is to be left
+_USED, _LEFT = 0.1, 0.5
 #: share of a stage after the first by whose end its own way of drawing clips shows who they are
 _LEARNT_ANEW = 0.25
 
@@ -83,6 +85,30 @@ class CollapseAlarm:
                 slower = code == moving and stage in self._would_rise
                 return _error(stage, last[-1].epoch + 1, reasons[-1], slower=slower)
         return None
+
+
+def ended_in_a_burst(looks: Sequence[Look]) -> str | None:
+    """Says so where the last look makes far less use of the identity than an earlier one.
+
+    Runs that end well have .99 of the largest ``swap_gap`` of their last stage, or all of it; one
+    whose last step but thirty was a burst had .33, and half of its accuracy. No label enters.
+
+    Args:
+        looks: of all training, in their order.
+    """
+    gaps = [
+        (look.figures["swap_gap"], look.epoch + 1)
+        for look in looks
+        if look.stage == looks[-1].stage and "swap_gap" in look.figures
+    ]
+    best, epoch = max(gaps, default=(0.0, 0))
+    if best < _USED or gaps[-1][0] >= _LEFT * best:
+        return None
+    return (
+        f"training ended in a burst: exchanging identity codes costs {gaps[-1][0]:.3g} times the "
+        f"error at its last look, and {best:.3g} after epoch {epoch} of the stage (gradient_clip "
+        f"and cool_down of training.{looks[-1].stage} keep bursts small)"
+    )
 
 
 def _would_rise_again(stage: Stage, settings: StageSettings) -> bool:

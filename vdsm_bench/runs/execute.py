@@ -329,7 +329,7 @@ def _work(
     folder.write_status("training")
     summary = trainer.train()
     model.eval()
-    health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).look(model)
+    health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).at_the_end(model)
     if health.warning is not None:
         _note(cell, folder, desk, f"warning: {health.warning}")
     folder.write_status("scoring", note=health.warning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,11 +23,13 @@ from vdsm_bench.contracts import (
     check_posteriors,
 )
 from vdsm_bench.errors import ContractError
+from vdsm_bench.runs.alarm import ended_in_a_burst
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.judged_looks import JudgedLooks
 from vdsm_bench.runs.protocol import GatedJudge, ScoringProtocol, tool
 from vdsm_bench.seeding import generator
+from vdsm_bench.training.journal import JOURNAL, read_looks
 
 #: clips that are looked at after an epoch, and once at the end: validation clips, and training
 #: clips where those are too few
@@ -160,6 +162,13 @@ class Monitor:
         collapsed = collapsed or moving in idle
         figures.update(collapsed=collapsed, probes=probes)
         return Health(figures, collapsed, "; ".join(said) or None)
+
+    def at_the_end(self, model: VideoModel) -> Health:
+        """Looks at a trained model in evaluation mode; also says if training ended in a burst."""
+        health = self.look(model)
+        burst = ended_in_a_burst(read_looks(self._folder.path / JOURNAL))
+        said = [each for each in (health.warning, burst) if each is not None]
+        return replace(health, warning="; ".join(said) or None)
 
     def _codes(self, model: VideoModel, clips: Tensor) -> tuple[Codes, Codes | None]:
         """Returns clips' codes, and the scales of their posteriors where the model has such."""

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from vdsm_bench.files import write_text
 
+#: in a cell's folder
+JOURNAL = "train.jsonl"
+
 
 class Look(NamedTuple):
     """What a look at a model after an epoch found.

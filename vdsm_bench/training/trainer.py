@@ -31,7 +31,7 @@ from vdsm_bench.training.checkpoint import (
     write_checkpoint,
 )
 from vdsm_bench.training.features import KnownFeatures, autocast, known_features
-from vdsm_bench.training.journal import Journal, Look
+from vdsm_bench.training.journal import JOURNAL, Journal, Look
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import recorder_for
 from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep, freeze
@@ -180,7 +180,7 @@ class Trainer:
         self.model, self.precision = model, precision
         self._known: KnownFeatures | None = None
         self._loss = self.fabric.setup_module(PlayerLoss(model, precision))
-        self._journal = Journal(folder / "train.jsonl", [stage.name for stage in self.stages])
+        self._journal = Journal(folder / JOURNAL, [stage.name for stage in self.stages])
         self._checkpoints = folder / "checkpoints"
         self._seconds, self._figures = 0.0, dict[str, Any]()
         self._manners: dict[str, str] = {}
