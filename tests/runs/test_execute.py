@@ -365,6 +365,15 @@ def test_a_model_of_another_version_is_refused(bench, table, data_dir, shared_ru
         restore_cell(table, record, data_dir=data_dir, reporter=listener)
 
 
+@pytest.mark.parametrize("change", [{"seed": "x"}, {"judge": 5}, {"unknown": 1}], ids=str)
+def test_a_configuration_that_does_not_read_is_refused(bench, table, data_dir, shared_runs, change):
+    (outcome,), listener = bench()
+    record = read_cell(outcome.folder)
+    record.config["config"].update(change)
+    with pytest.raises(DataError, match="damaged, or of another version: .* in it[:;] "):
+        restore_cell(table, record, data_dir=data_dir, reporter=listener)
+
+
 def test_a_damaged_configuration_is_written_again(bench):
     (first,), _ = bench(seeds=(3,))
     (first.folder / "config.json").write_text("{")

@@ -101,13 +101,23 @@ def test_a_score_that_is_no_number_damages_its_row_alone(tmp_path, value):
     assert "metrics.json" in damaged["note"]
 
 
-@pytest.mark.parametrize("at", [("config", "evaluation"), ("config", "data"), ("inputs", "config")])
-def test_a_section_of_the_wrong_kind_damages_its_cell_alone(tmp_path, at):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": {"evaluation": 5}},
+        {"config": {"data": 5}},
+        {"inputs": {"config": {"seed": "x"}}},
+        {"inputs": {"config": 5}},
+        {"inputs": None},
+    ],
+    ids=str,
+)
+def test_a_section_of_the_wrong_kind_damages_its_cell_alone(tmp_path, damage):
     folder, other = make_cell(tmp_path), make_cell(tmp_path, seed=1)
     folder.write_status("training", stage="pretrain", epoch=1)
     content = read_json(folder.config_file)
-    content[at[0]][at[1]] = {"seed": "x"} if at[0] == "inputs" else 5
-    write_json(folder.config_file, content)
+    (section, parts), *_ = damage.items()
+    write_json(folder.config_file, {**content, section: parts and {**content[section], **parts}})
     assert [row["status"] for row in leaderboard(tmp_path)] == ["done", "damaged"]
     config = resolve(TABLE, model="toy", dataset="faces")
     assert [each.path for each in KnownCells(TABLE, tmp_path).seeds(config).values()] == [

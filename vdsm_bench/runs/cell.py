@@ -220,9 +220,8 @@ class KnownCells:
         found = scan_cells(runs_dir)
         for record in sorted(found, key=lambda each: each.status.time if each.status else ""):
             # of two that differ in their data alone the newer is kept
-            inputs = (record.config or {}).get("inputs")
-            tree = inputs.get("config") if isinstance(inputs, dict) else None
-            if isinstance(tree, dict) and "seed" in tree:
+            if record.config is not None:
+                tree = record.config["inputs"]["config"]
                 self._by_seed.setdefault(_but_for_seed(tree), {})[tree["seed"]] = record
 
     def find(self, config: CellConfig, asked: str | None) -> CellRecord | None:

@@ -255,15 +255,16 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
 
 
 def _check_config(config: dict[str, Any], where: Path) -> None:
-    for key, kind in {"config": dict, "instance": str, "key": str}.items():
+    for key, kind in {"config": dict, "instance": str, "key": str, "inputs": dict}.items():
         if not isinstance(config.get(key), kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
     for key in ("data", "evaluation"):
         if not isinstance(config["config"].get(key, {}), dict):
             raise DataError(f"{where} is damaged: 'config.{key}' is no section.")
-    inputs = config.get("inputs")
-    hashed = inputs.get("config") if isinstance(inputs, dict) else None
-    if isinstance(hashed, dict) and not isinstance(hashed.get("seed"), int):
+    hashed = config["inputs"].get("config")
+    if not isinstance(hashed, dict):
+        raise DataError(f"{where} is damaged: 'inputs.config' is missing or no section.")
+    if not isinstance(hashed.get("seed"), int):
         raise DataError(f"{where} is damaged: 'inputs.config.seed' is no number.")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from vdsm_bench.config import CellConfig, validate
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import choose_device
-from vdsm_bench.errors import CellError, DataError
+from vdsm_bench.errors import CellError, DataError, UsageError
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import Cell, complete
@@ -29,11 +29,18 @@ def restore_cell(
     """
     if record.config is None:
         raise DataError(record.problem or f"{record.path} holds no configuration.")
-    config = validate(CellConfig, record.config["config"], str(record.path / "config.json"))
+    where = record.path / "config.json"
+    try:
+        config = validate(CellConfig, record.config["config"], "it")
+    except UsageError as error:  # nobody typed it: the file is damaged, or of another version
+        raise DataError(
+            f"{where} is damaged, or of another version: {error.message}",
+            hint="vdsm-bench run ...   (trains a new cell)",
+        ) from error
     store = open_store(table, config.data.dataset, data_dir, reporter)
     bench = Bench.of(store, config.data, config.evaluation.part)
-    inputs = record.config.get("inputs", {})
-    if inputs.get("config", {}).get("model") != complete(table, config)["model"]:
+    inputs = record.config["inputs"]
+    if inputs["config"].get("model") != complete(table, config)["model"]:
         raise DataError(
             f"{record.label} was trained by another version of its model than this one.",
             hint="vdsm-bench run ...   (trains a new cell)",
