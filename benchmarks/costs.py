@@ -36,11 +36,9 @@ def operations(
             blended weights need gradients, for s.
         pairs: whether clips are joined of two halves, which may have weights of their own.
     """
-    b, t, _, height, width = clip
+    b, t, _, height, width = _as_weighed(vdsm, clip, stage, pairs)
     pretrain = stage == "pretrain"
     weighed = pretrain or not vdsm.identity_frozen  # whether blended weights get gradients
-    if pretrain and pairs and vdsm.identity_from == "partner":
-        b, t = 2 * b, t // 2
     first, *banks = [bank.shape for bank in _banks(vdsm)]
     k_z, channels = vdsm.pose_dim, first[-2]
     per_clip = 2 * vdsm.identity_dim * 16 * channels
@@ -62,14 +60,25 @@ def operations(
     }
 
 
-def least_bytes(vdsm: VDSM, clip: tuple[int, ...], stage: str) -> float:
+def _as_weighed(
+    vdsm: VDSM, clip: tuple[int, ...], stage: str, pairs: bool
+) -> tuple[int, int, int, int, int]:
+    """Returns the shape of what has blended weights of its own: a clip, or half of a joined one."""
+    b, t, channels, height, width = clip
+    if stage == "pretrain" and pairs and vdsm.identity_from == "partner":
+        b, t = 2 * b, t // 2
+    return b, t, channels, height, width
+
+
+def least_bytes(vdsm: VDSM, clip: tuple[int, ...], stage: str, *, pairs: bool = False) -> float:
     """Returns the bytes that one float32 step moves at the very least.
 
     Experts are read forward and backward, and every trained parameter's gradient is written once
     and Adam read and written; a clip's blended weights, the decoder's pictures and in ``pretrain``
-    the encoder's are written and read once in each direction.
+    the encoder's are written and read once in each direction. Arguments are those of
+    :func:`operations`.
     """
-    b, t, _, height, width = clip
+    b, t, _, height, width = _as_weighed(vdsm, clip, stage, pairs)
     banks = [bank for bank in _banks(vdsm)]
     experts = sum(bank.numel() for bank in banks)
     (player,) = next(s for s in vdsm.stages() if s.name == stage).players

@@ -66,7 +66,10 @@ class Task:
     def clip(self) -> tuple[int, ...]:
         """Shape of the batch: ``(B, T, C, H, W)``."""
         data, stage = self.config.data, self.settings
-        return stage.batch_size, stage.frames or data.frames, 3, data.image_size, data.image_size
+        source = registry().get("datasets", data.dataset).load()
+        *_, channels = getattr(source, "image_shape", (3,))  # drawn ones say it
+        side = data.image_size
+        return stage.batch_size, stage.frames or data.frames, channels, side, side
 
     def model(self) -> VDSM:
         """Returns the model with fresh weights, on the CPU."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from vdsm_bench.errors import DataError
 from vdsm_bench.files import now, read_json, write_json, write_text
 
 #: what is measured, before anything is: a commit made meanwhile is another
@@ -20,7 +21,9 @@ Render = Callable[[Sequence[dict[str, Any]]], str]
 def record(
     name: str, results: dict[str, Any], *, about: dict[str, Any], out: Path, render: Render
 ) -> None:
-    """Adds a run to the history, makes the page anew and prints this run's.
+    """Prints a run, adds it to the history and makes the page anew.
+
+    Runs that cannot be read or shown, as those of another version, are left out and named.
 
     Args:
         name: of the benchmark: ``out/name/DATE-COMMIT.json`` and ``out/name.md``.
@@ -37,10 +40,18 @@ def record(
         **results,
     }
     stamp = run["date"].replace(":", "").partition("+")[0]
+    print(json.dumps(run) if "--json" in sys.argv else render([run]), flush=True)
     write_json(out / name / f"{stamp}-{run['commit'].rstrip('+')}.json", run)
-    runs = [read_json(path) for path in sorted((out / name).glob("*.json"), reverse=True)]
+    runs = []
+    for path in sorted((out / name).glob("*.json"), reverse=True):
+        try:
+            found = read_json(path)
+            render([found])
+        except (DataError, LookupError, TypeError, ValueError, AttributeError) as error:
+            print(f"{path} is left out of the page: {error!r}", file=sys.stderr)
+        else:
+            runs.append(found)
     write_text(out / f"{name}.md", render(runs).rstrip() + "\n")
-    print(json.dumps(run) if "--json" in sys.argv else render([run]))
 
 
 def _options() -> list[str]:

@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="rounds per loader")
     parser.add_argument("--seconds", type=float, default=0.5, help="seconds per round and loader")
     given = parser.parse_args()
+    machine.at_least("--clips", given.clips, BATCH)  # the npz loader drops what fills no batch
+    machine.at_least("--rounds", given.rounds, 1)
     machine.prepare(given.device, given.threads)
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:

@@ -82,13 +82,24 @@ def prepare(device: str, threads: int | None) -> None:
     """Sets the number of threads, after a look for the device.
 
     Raises:
-        UsageError: the device is not on this machine.
+        UsageError: the device is not on this machine, or there is no such number of threads.
     """
     import torch
 
     choose_device(device)
+    check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuses a number of threads that torch cannot have.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if threads is not None:
+        at_least("--threads", threads, 1)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -119,12 +130,17 @@ def known(option: str, given: str, names: Collection[str]) -> list[str]:
     return wanted
 
 
-def at_least_once(repeats: int) -> int:
-    """Returns how often something is timed.
+def at_least(option: str, given: int, least: int) -> int:
+    """Returns the number that was given for an option.
 
     Raises:
-        UsageError: it would never be.
+        UsageError: it is too small.
     """
-    if repeats < 1:
-        raise UsageError(f"--repeats {repeats}: nothing would be timed.", hint="--repeats 1")
-    return repeats
+    if given < least:
+        raise UsageError(f"{option} {given}: must be {least} or more.", hint=f"{option} {least}")
+    return given
+
+
+def at_least_once(repeats: int) -> int:
+    """Returns how often something is timed; raises as :func:`at_least`."""
+    return at_least("--repeats", repeats, 1)

@@ -35,12 +35,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vdsm_bench.encoders.blurpool import BlurPoolEncoder
+from vdsm_bench.errors import UsageError
 from vdsm_bench.models.vdsm.annealing import Annealing
 from vdsm_bench.models.vdsm.model import VDSM
 from vdsm_bench.optional import import_optional
 
 FLOOR = 1e-4
 SLOPE = 0.01
+
+
+def check_plain(vdsm: VDSM) -> None:
+    """Refuses a model that there is no plain form of.
+
+    Raises:
+        UsageError: its encoder is another than the paper's, or it has two.
+    """
+    if isinstance(vdsm.encoder, BlurPoolEncoder) and vdsm.pose_encoder is None:
+        return
+    raise UsageError(
+        "There is no plain form of this model: it has one encoder, the paper's.",
+        hint="--preset paper, or --no-naive to time the program alone",
+    )
 
 
 class NaiveVDSM(nn.Module):
@@ -52,10 +67,7 @@ class NaiveVDSM(nn.Module):
 
     def __init__(self, vdsm: VDSM) -> None:
         super().__init__()
-        if not isinstance(vdsm.encoder, BlurPoolEncoder):
-            raise TypeError(f"the plain form has no {type(vdsm.encoder).__name__}")
-        if vdsm.pose_encoder is not None:
-            raise TypeError("the plain form has one encoder, as the paper has")
+        check_plain(vdsm)
         self.dims = vdsm.pose_dim, vdsm.identity_dim, vdsm.motion_dim
         convolutions = [m for m in vdsm.encoder.modules() if isinstance(m, nn.Conv2d)]
         self.convolutions = nn.ModuleList(copy.deepcopy(c) for c in convolutions)

@@ -81,8 +81,9 @@ def main() -> None:
     parser = machine.options(__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
+    repeats = machine.at_least_once(given.repeats)
     machine.prepare(given.device, given.threads)
-    rows = measure(given.repeats)
+    rows = measure(repeats)
     about = machine.describe(given.device)
     record("start", {"rows": rows}, about=about, out=given.out, render=render)
 

@@ -27,6 +27,7 @@ from benchmarks.costs import least_bytes, operations
 from benchmarks.forms import NAIVE, Task
 from benchmarks.history import describe, device_name, record, table
 from benchmarks.machine import at_least_once, known
+from benchmarks.naive import check_plain
 from benchmarks.worker import Taken, Worker
 from vdsm_bench.config import PRECISIONS
 from vdsm_bench.devices import choose_device
@@ -89,7 +90,8 @@ def _row(
     task: Task, precision: str, taken: dict[str, dict[str, list[Taken]]], facts: dict[str, Any]
 ) -> dict[str, Any]:
     vdsm = task.model()
-    parts = operations(vdsm, task.clip, task.stage, pairs=task.settings.pairs)
+    pairs = task.settings.pairs
+    parts = operations(vdsm, task.clip, task.stage, pairs=pairs)
     compared = {name: compare(times, precision) for name, times in taken.items()}
     speed = sum(parts.values()) / compared["stock"]["program"]["median"] / 1e9
     mine = facts[precision]
@@ -105,7 +107,7 @@ def _row(
         **compared,
         "gflop": {name: round(value / 1e9, 3) for name, value in parts.items()},
         "gflop_issued": _giga(forms, "operations"),
-        "gbytes_at_least": round(least_bytes(vdsm, task.clip, task.stage) / 1e9, 3),
+        "gbytes_at_least": round(least_bytes(vdsm, task.clip, task.stage, pairs=pairs) / 1e9, 3),
         "gbytes_of_operands": _giga(forms, "bytes"),
         "gflops": round(speed, 2),
         "matmul_gflops": {form: found["matmul_gflops"] for form, found in forms.items()},
@@ -268,8 +270,11 @@ def main() -> None:
         for setting in given.settings.split(",")
         for stage in stages
     ]
-    for task in tasks:
-        _ = task.config  # refuses an unknown setting or preset before anything is timed
+    machine.check_threads(given.threads)
+    for task in tasks:  # what can be refused is, before anything is timed
+        _ = task.config
+    for task in [] if given.no_naive else tasks:
+        check_plain(task.model())
     rows = []
     for task in tasks:
         print(f"{task.dataset} {task.stage}", file=sys.stderr, flush=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import generation, growth, history, machine, pull, start, step
+from benchmarks import generation, growth, history, loading, machine, pull, start, step
 from benchmarks.all import BENCHMARKS, QUICK
 from benchmarks.forms import Task
 from tests.models.tiny import build
-from vdsm_bench.errors import UsageError
+from vdsm_bench.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,3 +257,44 @@ def test_a_command_is_kept_without_the_place_of_its_results(monkeypatch):
     typed = ["x", "--device", "cpu", "--out", "/some/where", "--repeats", "3", "--out=there"]
     monkeypatch.setattr(sys, "argv", typed)
     assert history._options() == ["--device", "cpu", "--repeats", "3"]
+
+
+def _record(tmp_path, render=lambda runs: f"{len(runs)} runs"):
+    about = machine.describe("cpu")
+    history.record("x", {"rows": [1.5]}, about=about, out=tmp_path, render=render)
+
+
+def test_what_was_measured_is_printed_also_where_it_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "x").write_text("no folder")
+    with pytest.raises(DataError, match="x"):
+        _record(tmp_path, lambda runs: f"measured {runs[0]['rows'][0]}")
+    assert capsys.readouterr().out == "measured 1.5\n"
+
+
+@pytest.mark.parametrize("text", ["{", '{"of": "another version"}'])
+def test_a_run_that_does_not_read_is_left_out_of_the_page_and_named(capsys, tmp_path, text):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "2020.json").write_text(text)
+    _record(tmp_path, lambda runs: f"{len(runs)} runs, {[run['rows'] for run in runs]}")
+    assert (tmp_path / "x.md").read_text() == "1 runs, [[1.5]]\n"
+    assert "2020.json is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("main", "typed"),
+    [
+        (loading.main, "--clips 19"),
+        (loading.main, "--rounds 0"),
+        (start.main, "--repeats 0"),
+        (start.main, "--threads 0"),
+        (step.main, "--threads 0"),
+        (step.main, "--settings mug --preset small"),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused_before_anything_is_timed(
+    monkeypatch, tmp_path, main, typed
+):
+    monkeypatch.setattr(sys, "argv", ["x", *typed.split(), "--out", str(tmp_path)])
+    with pytest.raises(UsageError):
+        main()
+    assert not list(tmp_path.iterdir())

@@ -8,10 +8,11 @@ import torch
 
 from benchmarks import history, machine, step, worker
 from benchmarks.all import QUICK
-from benchmarks.costs import operations, watching
+from benchmarks.costs import least_bytes, operations, watching
 from benchmarks.forms import FORMS, Task, naive_step
 from benchmarks.naive import NaiveVDSM, stock_adam
 from benchmarks.worker import WARM_UP, Taken, timed
+from vdsm_bench.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -59,10 +60,15 @@ def test_the_plain_form_also_forms_gradients_of_what_is_not_trained_as_the_relea
 
 
 def test_the_plain_form_refuses_a_second_encoder():
-    with pytest.raises(TypeError, match="one encoder"):
+    with pytest.raises(UsageError, match="one encoder"):
         NaiveVDSM(
             Task("mug", "pretrain", changes=(TINY, {"model": {"pose_encoder": "own"}})).model()
         )
+
+
+def test_a_task_has_the_channels_of_its_clips():
+    assert Task("mmnist", "pretrain", "smoke").clip[2] == 1
+    assert Task("sprites", "pretrain", "smoke").clip[2] == 3
 
 
 @pytest.mark.parametrize("encoder", ["shared", "own"])
@@ -101,8 +107,13 @@ def test_pairs_with_weights_of_their_own_and_a_frozen_identity_are_counted(stage
     take = FORMS["32"](task)
     with watching() as watched:
         take()
-    parts = operations(task.model(), task.clip, stage, pairs=task.settings.pairs)
+    vdsm = task.model()
+    parts = operations(vdsm, task.clip, stage, pairs=task.settings.pairs)
     assert sum(parts.values()) == pytest.approx(watched.operations, rel=0.15)
+    moved = least_bytes(vdsm, task.clip, stage, pairs=task.settings.pairs)
+    b, t, *frame = task.clip
+    weighed = (2 * b, t // 2, *frame) if stage == "pretrain" else task.clip
+    assert moved == least_bytes(vdsm, weighed, stage)
 
 
 def test_bytes_are_those_of_what_is_read_and_written():

@@ -126,6 +126,23 @@ def test_rows_that_are_not_alike_are_not_averaged_with_the_newest(tmp_path, inpu
         )
 
 
+@pytest.mark.parametrize(
+    "inputs", [{"protocol": {"judge": "another"}}, {"data": {"x": 2}}, {}], ids=str
+)
+def test_one_that_was_stopped_counts_if_it_is_like_the_newest(tmp_path, inputs):
+    stopped, _ = make_cell(tmp_path, seed=0), make_cell(tmp_path, seed=1)
+    stopped.write_status("collapsed", note="the motion code is idle")
+    path = stopped.path / "status.json"
+    write_json(path, {**read_json(path), "time": "2020-01-01T00:00:00"})
+    content = read_json(stopped.config_file)
+    write_json(stopped.config_file, {**content, "inputs": {**content["inputs"], **inputs}})
+    base = rows_of(tmp_path)[0]
+    assert (base["seeds"], base["n_seeds"]) == ("1", 1)
+    why = "of other data, protocol, judges or precision" if inputs else "collapsed"
+    assert base["not_done"] == f"seed 0: {why}"
+    assert base["collapsed"] == (0.0 if inputs else 0.5)
+
+
 def test_only_the_seeds_that_are_asked_for_count(tmp_path):
     for seed in (0, 1):
         make_cell(tmp_path, seed=seed)

@@ -380,6 +380,9 @@ def test_a_suite_runs_goes_on_after_a_failure_and_becomes_a_table(capsys, monkey
     picture = tmp_path / "curves.png"
     table = call(capsys, "leaderboard", *suite, "--curves", str(picture)).out
     assert has_two_curves(picture)  # the curves of the cells that there are
+    one = ["--model", "toy", "--only", "base"]
+    call(capsys, "leaderboard", *suite, *one, "--curves", str(picture))
+    assert has_two_curves(picture)  # all the seeds that the table has
     for option in ("--all", "--reported"):
         assert "not about a suite" in call(capsys, "leaderboard", *suite, option, expect=2).err
     two = ["--model", "toy", "--model", "toy[code=9]", "--only", "base"]

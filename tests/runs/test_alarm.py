@@ -11,7 +11,7 @@ from tests.models.tiny import CLIP, build
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Factor, LabelledClips
 from vdsm_bench.errors import CollapsedError, UsageError
-from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, ended_in_a_burst, settling
+from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, ended_worse, settling
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 from vdsm_bench.runs.monitor import Monitor
 from vdsm_bench.training.journal import JOURNAL, Journal, Look, read_looks
@@ -277,15 +277,22 @@ def looks_with(**gaps):
         {"first": [55.4, None]},
         {"first": [None]},
         {"first": [0.0, -0.01]},
+        {"first": [0.5, 40.0, 0.02, 0.0, 0.01, 0.0]},  # dead for long: the look says so
         {},
     ],
 )
-def test_an_end_like_the_rest_is_no_burst(gaps):
-    assert ended_in_a_burst(looks_with(**gaps)) is None
+def test_an_end_like_the_rest_is_not_worse(gaps):
+    assert ended_worse(looks_with(**gaps)) is None
+
+
+def test_an_end_that_was_long_in_coming_is_no_burst():
+    said = ended_worse(looks_with(first=[float(gap) for gap in range(60, 20, -1)]))
+    assert said.startswith("training ended worse than it had been")
+    assert "costs 21 times the error at its last look, and 60 after epoch 1" in said
 
 
 def test_an_end_in_a_burst_is_said_with_where_it_was_better():
-    said = ended_in_a_burst(looks_with(first=[87.3], second=[28.9, 49.1, 55.4, 18.3]))
+    said = ended_worse(looks_with(first=[87.3], second=[28.9, 49.1, 55.4, 18.3]))
     assert said.startswith("training ended in a burst")
     assert "costs 18.3 times the error at its last look, and 55.4 after epoch 3" in said
     assert "training.second" in said
@@ -301,4 +308,4 @@ def test_what_a_row_says_of_its_training_tells_of_a_burst(table, tmp_path):
     health = monitor.at_the_end(model)
     assert (health.figures, health.collapsed) == (usual.figures, usual.collapsed)
     before = [] if usual.warning is None else [usual.warning]
-    assert health.warning == "; ".join([*before, ended_in_a_burst(read_looks(tmp_path / JOURNAL))])
+    assert health.warning == "; ".join([*before, ended_worse(read_looks(tmp_path / JOURNAL))])

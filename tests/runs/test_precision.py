@@ -126,6 +126,18 @@ def test_what_was_asked_for_by_hand_does_not_decide_for_auto(bench, clock, tmp_p
     assert row_of(read_cell(plain.folder))["precision"] == "32"
 
 
+def test_a_cell_that_auto_began_stays_its_own_when_another_command_ends_it(
+    bench, clock, monkeypatch, tmp_path
+):
+    (first,), _ = bench(runs_dir=tmp_path)
+    (first.folder / "metrics.json").unlink()
+    (ended,), _ = bench(runs_dir=tmp_path, precision="bf16")
+    assert ended.folder == first.folder
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)  # on another machine
+    (again,), _ = bench(runs_dir=tmp_path)
+    assert (again.reused, again.folder) == (True, first.folder)
+
+
 def test_a_chip_without_bf16_is_not_measured_and_is_warned_of(bench, clock, monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "has_bf16", lambda device: False)
     (auto,), _ = bench(runs_dir=tmp_path)

@@ -12,7 +12,7 @@ from vdsm_bench.training.checkpoint import (
     Position,
     load_weights,
     read_checkpoint,
-    restore_optimiser,
+    restore_optimisers,
     save_weights,
     write_checkpoint,
 )
@@ -117,8 +117,9 @@ def test_a_damaged_position_names_the_file_and_the_way_out(tmp_path, said, damag
         (b"all/0/step", b"all/x/step", "no optimiser has 'optimiser/all/x/step'"),
         (b"all/0/step", b"all/7/step", "no optimiser has 'optimiser/all/7/step'"),
         (b"all/1/exp_avg_sq", b"all/1/exp_avg_sw", "no optimiser has 'optimiser/all/1/exp_avg_sw'"),
-        (b"all/1/exp_avg_sq", b"all/1:exp_avg_sq", "it lacks moments"),
-        (b"all/1/exp_avg_sq", b"alm/1/exp_avg_sq", "it lacks moments"),
+        (b"all/1/exp_avg_sq", b"all/1:exp_avg_sq", "no optimiser has 'optimiser/all/1:exp_avg_sq'"),
+        (b"optimiser/all/1/exp_avg_sq", b"model/" + 20 * b"z", "it lacks moments"),
+        (b"all/1/exp_avg_sq", b"alm/1/exp_avg_sq", "no optimiser has 'optimiser/alm/1/exp_avg_sq'"),
     ],
 )
 def test_damaged_names_of_moments_name_the_file_and_the_way_out(tmp_path, said, damage, why):
@@ -130,8 +131,9 @@ def test_damaged_names_of_moments_name_the_file_and_the_way_out(tmp_path, said, 
     assert said in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(said, damage, 1))
     tensors, _ = read_checkpoint(path)
+    moments = {name: value for name, value in tensors.items() if not name.startswith("model/")}
     with pytest.raises(DataError, match=rf"last\.safetensors is damaged: {why}") as caught:
-        restore_optimiser(torch.optim.Adam(model.parameters()), tensors, "all", path)
+        restore_optimisers({"all": torch.optim.Adam(model.parameters())}, moments, path)
     assert "--fresh" in caught.value.hint
 
 

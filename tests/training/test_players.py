@@ -8,6 +8,7 @@ import torch
 from tests.training.toys import Duel, Noise, Stop, equal
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses, Player, Stage
+from vdsm_bench.errors import ContractError
 from vdsm_bench.training import trainer as trainer_module
 from vdsm_bench.training.trainer import Trainer
 
@@ -37,6 +38,19 @@ def test_a_loss_made_of_gradients_trains_to_the_end(tmp_path):
     settings = {"duel": StageSettings(epochs=2, batches_per_epoch=3, batch_size=8)}
     summary = Trainer(Penalised(), settings, Noise(), folder=tmp_path, seed=0).train()
     assert summary.steps == {"duel": 6}
+
+
+class Detached(Duel):
+    """A critic that cuts its loss off from what it trains."""
+
+    def _critic_loss(self, batch, progress):
+        return Losses(super()._critic_loss(batch, progress).total.detach())
+
+
+def test_a_loss_that_reaches_nothing_breaks_the_contract(tmp_path):
+    settings = {"duel": StageSettings(epochs=2, batches_per_epoch=3, batch_size=8)}
+    with pytest.raises(ContractError, match="player 'critic' of 'duel'"):
+        Trainer(Detached(), settings, Noise(), folder=tmp_path, seed=0).train()
 
 
 class Selfish(Duel):

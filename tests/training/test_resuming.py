@@ -18,7 +18,7 @@ from vdsm_bench.errors import DataError
 from vdsm_bench.files import write_whole
 from vdsm_bench.models.vdsm.model import VDSM
 from vdsm_bench.training import trainer as trainer_module
-from vdsm_bench.training.checkpoint import load_weights
+from vdsm_bench.training.checkpoint import Position, load_weights, write_checkpoint
 from vdsm_bench.training.journal import Journal, read_looks
 from vdsm_bench.training.trainer import Trainer
 
@@ -222,6 +222,36 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path, damage):
     Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
     path.write_bytes(path.read_bytes()[:1000] if damage is None else damage)
     with pytest.raises(DataError, match="--fresh"):
+        Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        {"stage": "seqeunce"},
+        {"stage": 3},
+        {"step": -1},
+        {"step": 13},
+        {"step": []},
+        {"seconds": "x"},
+        {"manners": []},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_a_place_that_training_does_not_have_is_damaged(tmp_path, at):
+    model = build()
+    place = {"stage": "sequence", "step": 12, "seconds": 1.0, "manners": {}, **at}
+    write_checkpoint(tmp_path / "checkpoints" / "last.safetensors", model, {}, Position(**place))
+    with pytest.raises(DataError, match=r"last\.safetensors is damaged") as caught:
+        Trainer(model, SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    assert "--fresh" in caught.value.hint
+
+
+def test_moments_of_a_player_that_is_not_there_are_damage(tmp_path):
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    path = tmp_path / "checkpoints" / "last.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"optimiser/vdsm/", b"optimiser/vdsn/"))
+    with pytest.raises(DataError, match="damaged: no optimiser has 'optimiser/vdsn/"):
         Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
 
 

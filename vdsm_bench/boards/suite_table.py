@@ -6,7 +6,7 @@ import csv
 import io
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -149,22 +149,39 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
 
 
 def _older(records: Mapping[int, CellRecord]) -> set[int]:
-    """Returns the seeds whose rows are not to be averaged with the newest one's."""
-    rules = {seed: _rule(record) for seed, record in records.items() if record.metrics is not None}
-    if not rules:
-        return set()
-    newest = rules[max(rules, key=lambda seed: _time(records[seed]))]
-    return {seed for seed, rule in rules.items() if rule != newest}
+    """Returns the seeds that are not to be counted with the newest one.
 
-
-def _rule(record: CellRecord) -> tuple[Any, ...]:
-    """Returns what rows have to share beside their configuration.
-
-    That is data, protocol, the precision they were trained in, and the judges' weights.
+    Beside their configuration they have to share data, protocol and the precision they were
+    trained in, and those with a row the judges' weights.
     """
+    ended = {
+        seed: record
+        for seed, record in records.items()
+        if record.metrics is not None or record.state == "collapsed"
+    }
+    alike = _as_the_newest(ended, _conditions)
+    scored = {seed: record for seed, record in alike.items() if record.metrics is not None}
+    judged_alike = _as_the_newest(scored, _judges)
+    return ended.keys() - (alike.keys() - scored.keys()) - judged_alike.keys()
+
+
+def _as_the_newest(
+    records: Mapping[int, CellRecord], rule: Callable[[CellRecord], Any]
+) -> dict[int, CellRecord]:
+    if not records:
+        return {}
+    newest = rule(max(records.values(), key=_time))
+    return {seed: record for seed, record in records.items() if rule(record) == newest}
+
+
+def _conditions(record: CellRecord) -> tuple[Any, ...]:
     inputs, row = (record.config or {})["inputs"], record.metrics or {}
-    judges = row.get("judge", {}).get("weights")
-    return inputs.get("data"), inputs.get("protocol"), row.get("precision", "32"), judges
+    precision = row.get("precision", inputs["config"].get("precision", "32"))
+    return inputs.get("data"), inputs.get("protocol"), precision
+
+
+def _judges(record: CellRecord) -> Any:
+    return (record.metrics or {}).get("judge", {}).get("weights")
 
 
 def _time(record: CellRecord) -> str:

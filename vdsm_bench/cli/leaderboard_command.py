@@ -106,14 +106,17 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
     from vdsm_bench.runs.suites import BASE
 
     known = KnownCells(session.catalogue(), session.runs_dir)
-    named = []
+    any_seed = asked.suite is not None and asked.seeds is None  # as in the suite's table
+    named = {}
     for cell in asked.cells(session, asked.layers()):
         config = cell.config
         where = f"{config.data.dataset}, {config.model.name}"
         variant = f": {cell.variant or BASE}" if asked.suite is not None else ""
-        short = f"{where}{variant}, seed {config.seed}"
-        named.append((short, cell.label, known.seeds(config).get(config.seed)))
-    there = [(short, label, record) for short, label, record in named if record is not None]
+        seeds = known.seeds(config)
+        for seed in seeds if any_seed else [config.seed]:
+            short = f"{where}{variant}, seed {seed}"
+            named[short, cell.with_seed(seed).label] = seeds.get(seed)
+    there = [(*names, record) for names, record in named.items() if record is not None]
     if not there:
         from vdsm_bench.errors import DataError
 
@@ -121,7 +124,7 @@ def _draw_curves(session: Session, asked: Asked, path: Path) -> None:
             f"There is nothing to draw: no such cell under {session.runs_dir}.",
             hint=f"vdsm-bench run {asked.typed}",
         )
-    alike = Counter(short for short, _, _ in named)  # one model in two instances
+    alike = Counter(short for short, _ in named)  # one model in two instances
     write_curves(
         path,
         {short if alike[short] == 1 else label: record.path for short, label, record in there},

@@ -87,11 +87,13 @@ class CollapseAlarm:
         return None
 
 
-def ended_in_a_burst(looks: Sequence[Look]) -> str | None:
+def ended_worse(looks: Sequence[Look]) -> str | None:
     """Says so where the last look makes far less use of the identity than an earlier one.
 
     Runs that end well have .99 of the largest ``swap_gap`` of their last stage, or all of it; one
-    whose last step but thirty was a burst had .33, and half of its accuracy. No label enters.
+    whose last step but thirty was a burst had .33, and half of its accuracy. What fell at once is
+    called a burst; of a code that has been of no use for long the look itself tells. No label
+    enters.
 
     Args:
         looks: of all training, in their order.
@@ -104,11 +106,17 @@ def ended_in_a_burst(looks: Sequence[Look]) -> str | None:
     best, epoch = max(gaps, default=(0.0, 0))
     if best < _USED or gaps[-1][0] >= _LEFT * best:
         return None
-    return (
-        f"training ended in a burst: exchanging identity codes costs {gaps[-1][0]:.3g} times the "
-        f"error at its last look, and {best:.3g} after epoch {epoch} of the stage (gradient_clip "
-        f"and cool_down of training.{looks[-1].stage} keep bursts small)"
+    last, before = gaps[-1][0], max(gap for gap, _ in gaps[-1 - LOOKS : -1])
+    found = (
+        f"exchanging identity codes costs {last:.3g} times the error at its last look, and "
+        f"{best:.3g} after epoch {epoch} of the stage"
     )
+    if last < _LEFT * before and before >= _USED:
+        return (
+            f"training ended in a burst: {found} (gradient_clip and cool_down of "
+            f"training.{looks[-1].stage} keep bursts small)"
+        )
+    return f"training ended worse than it had been: {found}" if last >= _USED else None
 
 
 def _would_rise_again(stage: Stage, settings: StageSettings) -> bool:

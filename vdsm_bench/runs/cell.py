@@ -50,6 +50,10 @@ class Cell:
         """Returns the same cell trained in another precision."""
         return replace(self, config=self.config.model_copy(update={"precision": precision}))
 
+    def with_seed(self, seed: int) -> Cell:
+        """Returns the same cell under another seed."""
+        return replace(self, config=self.config.model_copy(update={"seed": seed}))
+
     def asking(self, score: str) -> Cell:
         """Returns the same cell asked for one more dear score, where it is not asked for yet."""
         scores = self.config.evaluation.scores

@@ -26,7 +26,7 @@ from vdsm_bench.registry import Registry
 from vdsm_bench.runs.adoption import adopt_training, trained_as
 from vdsm_bench.runs.alarm import CollapseAlarm, settling
 from vdsm_bench.runs.bench import Bench
-from vdsm_bench.runs.cell import Cell, CellKey, cell_key, cell_path, changes
+from vdsm_bench.runs.cell import Cell, CellKey, auto_reason, cell_key, cell_path, changes
 from vdsm_bench.runs.controls import obtain_controls
 from vdsm_bench.runs.datasets import open_store
 from vdsm_bench.runs.environment import describe_environment
@@ -247,6 +247,7 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
 
 def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, desk: Desk) -> None:
     before = read_cell(folder.path).config or {}
+    known = before.get("precision")  # what `auto` began stays its own, whoever goes on with it
     content = {
         "key": key.key,
         "group": key.group,
@@ -254,7 +255,7 @@ def _open_folder(folder: CellFolder, cell: Cell, key: CellKey, choice: Choice, d
         "instance": cell.instance,
         "config": cell.config.model_dump(mode="json"),
         "changes": changes(desk.context.table, cell.config),
-        "precision": choice.as_json(),
+        "precision": known if known and auto_reason(before) else choice.as_json(),
         "inputs": dict(key.inputs),
     }
     write_json(folder.config_file, content)

@@ -23,7 +23,7 @@ from vdsm_bench.contracts import (
     check_posteriors,
 )
 from vdsm_bench.errors import ContractError
-from vdsm_bench.runs.alarm import ended_in_a_burst
+from vdsm_bench.runs.alarm import ended_worse
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.judged_looks import JudgedLooks
@@ -164,10 +164,10 @@ class Monitor:
         return Health(figures, collapsed, "; ".join(said) or None)
 
     def at_the_end(self, model: VideoModel) -> Health:
-        """Looks at a trained model in evaluation mode; also says if training ended in a burst."""
+        """Looks at a trained model in evaluation mode; also says if it has been a better one."""
         health = self.look(model)
-        burst = ended_in_a_burst(read_looks(self._folder.path / JOURNAL))
-        said = [each for each in (health.warning, burst) if each is not None]
+        worse = ended_worse(read_looks(self._folder.path / JOURNAL))
+        said = [each for each in (health.warning, worse) if each is not None]
         return replace(health, warning="; ".join(said) or None)
 
     def _codes(self, model: VideoModel, clips: Tensor) -> tuple[Codes, Codes | None]:

@@ -75,23 +75,56 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Position]:
         ) from error
 
 
-def restore_optimiser(
-    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], player: str, where: Path
+def check_position(position: Position, n_steps: Mapping[str, int], where: Path) -> None:
+    """Checks that training can go on from there.
+
+    Args:
+        position: as it was read.
+        n_steps: of every stage.
+        where: it was read.
+
+    Raises:
+        DataError: it cannot.
+    """
+    stage, step = position.stage, position.step
+    sound = isinstance(stage, str) and stage in n_steps and isinstance(step, int)
+    sound = sound and isinstance(position.seconds, (int, float))
+    if not (sound and isinstance(position.manners, dict) and 0 <= step <= n_steps[stage]):
+        raise DataError(
+            f"The checkpoint {where} is damaged: training has no step {step} of stage '{stage}'.",
+            hint=_FRESH,
+        )
+
+
+def restore_optimisers(
+    optimisers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor], where: Path
 ) -> None:
-    """Puts a player's saved moments back into its optimiser.
+    """Puts the saved moments of a stage's players back into their optimisers.
 
     Raises:
         DataError: they are not those of Adam for these weights.
     """
+    for name in tensors:
+        if name.rsplit("/", 2)[0] not in {f"optimiser/{player}" for player in optimisers}:
+            raise _damaged_moments(where, name)
+    for player, optimiser in optimisers.items():
+        _restore(optimiser, tensors, player, where)
+
+
+def _damaged_moments(where: Path, name: str) -> DataError:
+    return DataError(f"The checkpoint {where} is damaged: no optimiser has '{name}'.", hint=_FRESH)
+
+
+def _restore(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], player: str, where: Path
+) -> None:
     content = optimiser.state_dict()
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for name, value in tensors.items():
         owner, index, key = ("", "", *name.rsplit("/", 2))[-3:]
         if owner == f"optimiser/{player}":
             if not index.isdecimal() or int(index) >= len(weights) or key not in _MOMENTS:
-                raise DataError(
-                    f"The checkpoint {where} is damaged: no optimiser has '{name}'.", hint=_FRESH
-                )
+                raise _damaged_moments(where, name)
             weight = weights[int(index)]
             if (
                 key != "step" and value.shape == weight.shape

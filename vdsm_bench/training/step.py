@@ -186,6 +186,12 @@ class StageStep:
                     Batch(clip, self._settings.pairs, features), self.stage.name, player.name,
                     self._progress,
                 )  # fmt: skip
+            if not loss.requires_grad:
+                raise ContractError(
+                    f"player '{player.name}' of '{self.stage.name}': nothing that it trains has a "
+                    "share in its loss.",
+                    hint="return Losses(total, ...) with a total that is not detached",
+                )
             with record_function(BACKWARD):
                 self._fabric.backward(loss)
             prefix = "" if alone else f"{player.name}/"

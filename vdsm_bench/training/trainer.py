@@ -24,9 +24,10 @@ from vdsm_bench.training.checkpoint import (
     LAST,
     WEIGHTS,
     Position,
+    check_position,
     read_checkpoint,
     restore_model,
-    restore_optimiser,
+    restore_optimisers,
     save_weights,
     write_checkpoint,
 )
@@ -201,7 +202,7 @@ class Trainer:
                 self._train_stage(stage, position.step if resumed else 0, saved)
         save_weights(self._checkpoints / WEIGHTS, self.model)
         return TrainingSummary(
-            steps={stage.name: self._n_steps(stage.name) for stage in self.stages},
+            steps=self._steps,
             seconds=self._seconds,
             manners=self._manners,
         )
@@ -237,6 +238,10 @@ class Trainer:
         features = None if self._known is None else self._known.batch(step)
         work.take(clip, progress, features)
 
+    @property
+    def _steps(self) -> dict[str, int]:
+        return {stage.name: self._n_steps(stage.name) for stage in self.stages}
+
     def _n_steps(self, stage: str) -> int:
         return self.settings[stage].epochs * self.settings[stage].batches_per_epoch
 
@@ -251,6 +256,7 @@ class Trainer:
             self.model.meet(self._batch(position.stage, 0))
             return {}, position
         tensors, position = read_checkpoint(path)
+        check_position(position, self._steps, path)
         restore_model(self.model, tensors, path)
         self._journal.rewind(position.stage, position.step)
         self._seconds, self._manners = position.seconds, dict(position.manners)
@@ -261,8 +267,7 @@ class Trainer:
         settings, n_steps = self.settings[stage.name], self._n_steps(stage.name)
         started = written = time.monotonic()
         work = self.begin(stage)
-        for name, optimiser in work.optimisers.items():
-            restore_optimiser(optimiser, saved, name, self._checkpoints / LAST)
+        restore_optimisers(work.optimisers, saved, self._checkpoints / LAST)
         saved.clear()  # of this stage, and at full width gigabytes
         pause = CHECKPOINT_SECONDS
         spent = self._seconds
