@@ -54,6 +54,9 @@ def test_run_prints_the_row_and_the_pictures(capsys, monkeypatch, tmp_path):
     again = call(capsys, *RUN, "--model", "toy")
     assert "toy-squares/toy/smoke-seed0: reused" in again.out
     assert "train fit" not in again.err
+    assert "--judge-looks" not in again.err
+    looks = call(capsys, *RUN, "--model", "toy", "--judge-looks")
+    assert "--judge-looks: 1 of 1 cells had been trained before" in looks.err
 
 
 def test_some_failed_is_1_and_one_alone_is_its_own_code(capsys):

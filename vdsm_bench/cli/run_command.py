@@ -102,6 +102,11 @@ def command(
         print_json([outcome.as_json() for outcome in outcomes])
     else:
         show_outcomes(session, outcomes, short=asked.suite is not None)
+    if judge_looks and (before := sum(outcome.reused for outcome in outcomes)):
+        note(
+            f"--judge-looks: {before} of {len(outcomes)} cells had been trained before, and judges "
+            "look while a model trains; --fresh trains anew"
+        )
     if asked.suite is not None:
         note(f"next: {session.command(f'leaderboard {asked.typed}')}")
     return exit_code(outcomes)
