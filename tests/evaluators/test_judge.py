@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.evaluators import toy
 from vdsm_bench.config import JudgeChoice, JudgeSettings
@@ -267,6 +268,27 @@ def test_augmentation_keeps_the_clip_a_clip_and_moves_all_frames_alike():
     centre = (found[:, 0, 0] > 0.4).float()
     columns = (centre.sum(1) * torch.arange(32)).sum(1) / centre.sum((1, 2))
     assert (columns - 14.5).abs().max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(9, 2, 3, 32, 32), (7, 5, 1, 37, 50), (4, 1, 2, 3, 1)])
+def test_augmentation_shifts_lightens_and_blurs_as_it_says(shape):
+    clip = torch.rand(shape)
+    found = augment(clip, np.random.default_rng(7))
+    draws = np.random.default_rng(7)
+    size, (height, width) = len(clip), shape[-2:]
+    reach = max(1, height // 16), max(1, width // 16)
+    shifts = np.stack([draws.integers(2 * r + 1, size=size) - r for r in reach], axis=1)
+    gain, offset = draws.uniform(0.97, 1.03, size), draws.uniform(-0.015, 0.015, size)
+    blur = draws.uniform(-1, 1, size).clip(0)
+    assert 0 < (blur > 0).sum() < size
+    for index in range(size):
+        frames = clip[index].double()
+        mean = functional.avg_pool2d(frames, 3, stride=1, padding=1, count_include_pad=False)
+        frames = (1 - blur[index]) * frames + blur[index] * mean
+        rows = (torch.arange(height) + int(shifts[index, 0])).clamp(0, height - 1)
+        columns = (torch.arange(width) + int(shifts[index, 1])).clamp(0, width - 1)
+        wanted = (frames[..., rows, :][..., columns] * gain[index] + offset[index]).clamp(0, 1)
+        assert torch.allclose(found[index].double(), wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["type", "items", "training"])
