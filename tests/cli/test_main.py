@@ -344,7 +344,8 @@ def test_a_datasets_presets_are_those_of_its_kind_too(capsys):
     assert small["models"]["vdsm"]["training"]["pretrain"]["epochs"] == 12
     assert run_cli(["show", "datasets/sprites-1296", "--json"]) == 0
     medium = json.loads(capsys.readouterr().out)["presets"]["medium"]["models"]["vdsm"]
-    assert medium["training"]["pretrain"]["epochs"] == 72  # its own, over that of its kind
+    assert medium["model"]["identity_dim"] == 40  # its own
+    assert medium["model"]["pose_kl"] == [0.1, 0.3, 1.0, 1.5]  # that of its kind
 
 
 def test_every_setting_is_explained(capsys):
