@@ -365,8 +365,10 @@ def _check_pairs(config: CellConfig) -> None:
 
 
 def _check_scores(table: Registry, config: CellConfig) -> None:
-    for score in config.evaluation.scores:
-        name, given = split_part(score)
+    parts = [split_part(score) for score in config.evaluation.scores]
+    if len({name for name, _ in parts}) < len(parts):
+        raise UsageError("'evaluation.scores' names one evaluator twice; each counts once.")
+    for name, given in parts:
         table.check_arguments("evaluators", name, given)
         if not _asked(table, name):
             asked = [n for n in table.names("evaluators") if _asked(table, n)]

@@ -37,3 +37,18 @@ def test_what_no_cell_has_gets_no_panel_and_accuracies_reach_up_to_one(tmp_path)
     same, low = drawn("chance", "dynamic_accuracy", [0.2, 0.2])
     assert same == one < 300  # one panel of 120
     assert low > full + 60  # at a fifth of its panel, not at its top
+
+
+def test_figures_that_are_no_numbers_are_left_out_and_a_damaged_look_ends_the_log(tmp_path):
+    journal = Journal(tmp_path / "train.jsonl", ["fit"])
+    for epoch, drift in ((0, 0.5), (1, None), (2, "x")):
+        journal.write("fit", epoch, 10 * epoch, {"epoch_figures": {"drift": drift}})
+    whole = epoch_figures(tmp_path)
+    assert list(whole) == [0, 1, 2]
+    write_curves(tmp_path / "with.png", {"cell": tmp_path})
+    with Image.open(tmp_path / "with.png") as picture:
+        assert picture.height > 120  # drift has its panel
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"stage": "fit", "epoch": "x", "step": 30, "epoch_figures": {"drift": 1}}\n')
+        file.write('{"stage": "fit", "epoch": 4, "step": 40, "epoch_figures": {"drift": 1}}\n')
+    assert epoch_figures(tmp_path) == whole

@@ -136,7 +136,6 @@ def test_ranks_of_two_contests_in_one_table_have_letters(tmp_path):
     told = [begin for begin in begins if begin[1:] and begin[1] in models]
     assert told == [["a1", "toy"], ["b1", SINGLE], ["a2", WIDE], ["b2", DEEP]]
     assert "ranks of two letters have not been compared" in printed(tmp_path)
-    assert "whole table" not in printed(tmp_path)
 
 
 def test_versions_of_any_score_are_versions_of_the_protocol(tmp_path):

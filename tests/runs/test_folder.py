@@ -76,6 +76,7 @@ def test_hidden_folders_are_no_cells(tmp_path):
         {"judge": 3},
         {"judge": {"lowest_accuracy": "high"}},
         {"protocol": {"judge": []}},
+        {"protocol": {"metrics": 3}},
         {"citation": ["A. Body"]},
         {"scores": {"mse": {"value": "x"}}},
         {"scores": {"mse": {"reason": []}}},
@@ -87,6 +88,16 @@ def test_a_row_with_fields_of_the_wrong_kind_is_damaged(tmp_path, field):
     folder, other = make_cell(tmp_path, **field), make_cell(tmp_path, seed=1)
     assert read_cell(folder.path).state == "damaged"
     assert read_cell(other.path).state == "done"
+    assert [row["status"] for row in leaderboard(tmp_path)] == ["done", "damaged"]
+
+
+@pytest.mark.parametrize("field", ["collapsed", "training_seconds"])
+def test_a_row_without_a_field_is_damaged_also_where_the_field_may_be_null(tmp_path, field):
+    folder = make_cell(tmp_path)
+    make_cell(tmp_path, seed=1)
+    row = json.loads(folder.metrics_file.read_text())
+    del row[field]
+    folder.metrics_file.write_text(json.dumps(row))
     assert [row["status"] for row in leaderboard(tmp_path)] == ["done", "damaged"]
 
 

@@ -104,6 +104,7 @@ def test_asked_at_once_or_later_the_numbers_are_the_same(bench, own, tmp_path):
         ([{"name": "leakage", "folds": 1}], "folds"),
         ([{"name": "long-generation", "pairs": 0}], "pairs"),
         ([3], "evaluation.scores"),
+        ([{"name": "leakage", "folds": 3}, "leakage"], "names one evaluator twice"),
         ("leakage", "evaluation.scores"),
     ],
 )

@@ -64,7 +64,11 @@ def write_curves(path: Path, cells: Mapping[str, Path]) -> None:
     for number, (figure, text) in enumerate(panels.items()):
         top = _GAP // 2 + number * (_HEIGHT + _GAP)
         values = {
-            name: [(epoch, float(each[figure])) for epoch, each in rows.items() if figure in each]
+            name: [
+                (epoch, float(each[figure]))
+                for epoch, each in rows.items()
+                if isinstance(each.get(figure), int | float)
+            ]
             for name, rows in looks.items()
         }
         known = [value for points in values.values() for _, value in points]

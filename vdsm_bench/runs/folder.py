@@ -228,8 +228,10 @@ def check_metrics(metrics: dict[str, Any], where: Path) -> None:
         "training_seconds": (int, float, type(None)),
     }  # fmt: skip
     for key, kind in wanted.items():
-        if not isinstance(metrics.get(key), kind):
+        if key not in metrics or not isinstance(metrics[key], kind):
             raise DataError(f"{where} is damaged: '{key}' is missing or of the wrong kind.")
+    if not isinstance(metrics["protocol"].get("metrics", {}), dict):
+        raise DataError(f"{where} is damaged: 'protocol.metrics' is no table.")
     texts = {
         "note": metrics.get("note"), "citation": metrics.get("citation"),
         "judge.weights": metrics["judge"].get("weights"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ def read_looks(path: Path) -> list[Look]:
         if '"epoch_figures"' in line:
             try:
                 entry = json.loads(line)
-                looks.append(Look(entry["stage"], entry["epoch"], entry["epoch_figures"]))
+                epoch, figures = index(entry["epoch"]), dict(entry["epoch_figures"])
+                looks.append(Look(entry["stage"], epoch, figures))
             except (ValueError, TypeError, KeyError):
                 break
     return looks
