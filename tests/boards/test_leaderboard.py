@@ -196,7 +196,14 @@ def test_controls_of_versions_that_no_row_has_any_more_are_left_out(tmp_path):
 
 def test_damaged_controls_do_not_hide_the_cells(tmp_path):
     make_cell(tmp_path)
-    for content in ({}, {"rows": 3}, {"rows": [], "chance": {}}):
+    whole = {**CONTROLS, "rows": [COPY]}
+    wrong = (
+        {"dataset": []},
+        {"protocol": {**PROTOCOL, "judge": []}},
+        {"judge": {"lowest_accuracy": "x"}},
+        {"chance": {"identity_accuracy": {"majority": "x"}}},
+    )
+    for content in ({}, {"rows": 3}, {"rows": [], "chance": {}}, *({**whole, **w} for w in wrong)):
         write_json(controls(tmp_path), content)
         rows = leaderboard(tmp_path)
         assert [row["status"] for row in rows] == ["done", "damaged"]

@@ -308,6 +308,7 @@ def _control_rows(runs_dir: Path) -> list[Row]:
 
 
 def _controls_of(content: Mapping[str, Any]) -> list[Row]:
+    _check_controls(content)
     shared = {key: content[key] for key in ("dataset", "image_size", "frames", "split")}
     numbers = content.get("asked", {})  # controls of other settings may stand in the same table
     asked = ", ".join(f"{number} {name}" for name, number in numbers.items())
@@ -336,6 +337,17 @@ def _controls_of(content: Mapping[str, Any]) -> list[Row]:
         row.update({name: v[kind] for name, v in content["chance"].items() if kind in v})
         rows.append(row)
     return rows
+
+
+def _check_controls(content: Mapping[str, Any]) -> None:
+    """Raises TypeError where what tables are sorted and laid out by is of the wrong kind."""
+    texts = [content["dataset"], content["protocol"]["judge"]]
+    levels = [level for by_kind in content["chance"].values() for level in by_kind.values()]
+    numbers = [content["judge"]["lowest_accuracy"], *levels]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("'dataset' or 'protocol.judge' is no text")
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise TypeError("'judge.lowest_accuracy' or a chance level is no number")
 
 
 def _order(row: Row) -> tuple[Any, ...]:
