@@ -367,7 +367,7 @@ def _check_pairs(config: CellConfig) -> None:
 def _check_scores(table: Registry, config: CellConfig) -> None:
     parts = [split_part(score) for score in config.evaluation.scores]
     if len({name for name, _ in parts}) < len(parts):
-        raise UsageError("'evaluation.scores' names one evaluator twice; each counts once.")
+        raise UsageError("'evaluation.scores' names one evaluator twice: leave one of them out.")
     for name, given in parts:
         table.check_arguments("evaluators", name, given)
         if not _asked(table, name):
