@@ -56,6 +56,8 @@ class Evaluation:
         notes: what was left out, and why.
         metrics: what each column means.
         per_pair: column to its value of every pair of the list; not in ``metrics.json``.
+        filled: evaluator to what it filled: its ``scores``, ``histogram`` and ``notes``, and the
+            metrics of its ``long`` rows. By it a row lets go of what is scored again.
     """
 
     scores: dict[str, Score] = field(default_factory=dict)
@@ -65,9 +67,10 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
     per_pair: dict[str, Floats] = field(default_factory=dict)
+    filled: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
-    def add(self, found: Findings, metrics: Sequence[MetricInfo], where: str) -> None:
-        """Takes in what one evaluator found, see :func:`ask`.
+    def add(self, found: Findings, metrics: Sequence[MetricInfo], name: str) -> None:
+        """Takes in what one evaluator found, by its name; see :func:`ask`.
 
         Raises:
             ContractError: another evaluator has one of its columns or histograms.
@@ -78,7 +81,9 @@ class Evaluation:
         ):
             taken = sorted(own & set(known))
             if taken:
-                raise ContractError(f"{where}: the {what} '{taken[0]}' is another evaluator's.")
+                raise ContractError(
+                    f"evaluators/{name}: the {what} '{taken[0]}' is another evaluator's."
+                )
         self.scores.update(found.scores)
         self.long.extend(found.long)
         self.chance.update(found.chance)
@@ -86,6 +91,12 @@ class Evaluation:
         self.notes.extend(note for note in found.notes if note not in self.notes)
         self.per_pair.update(found.per_pair)
         self.metrics.update({metric.name: metric for metric in metrics})
+        self.filled[name] = {
+            "scores": sorted(found.scores),
+            "long": sorted({row.metric for row in found.long}),
+            "histogram": sorted(found.histogram),
+            "notes": list(found.notes),
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Returns the content of ``metrics.json``: plain dicts, lists, numbers and strings."""
@@ -102,6 +113,7 @@ class Evaluation:
             },
             "notes": list(self.notes),
             "versions": {name: metric.version for name, metric in self.metrics.items()},
+            "filled": self.filled,
         }
 
 
@@ -269,7 +281,7 @@ def evaluate(
     result = Evaluation()
     for name, evaluator in evaluators.items():
         found = ask(name, evaluator, outputs, request, judge)
-        result.add(found, evaluator.metrics, f"evaluators/{name}")
+        result.add(found, evaluator.metrics, name)
     return result
 
 
@@ -284,7 +296,6 @@ def evaluate_ceiling(judge: Judge, request: EvaluationRequest) -> Evaluation:
     transferred = transferred_reality(real, request.pairs, request.factors)
     where = "real-test ceiling"
     found = findings(request, real, real, transferred)
-    result.add(
-        _checked(found, Accuracies.metrics, len(request.pairs), where), Accuracies.metrics, where
-    )
+    found = _checked(found, Accuracies.metrics, len(request.pairs), where)
+    result.add(found, Accuracies.metrics, where)
     return result

@@ -153,25 +153,54 @@ def test_a_protocol_joins_the_scores_that_were_asked_for(table, before, after):
     assert cell.asking("vdsm-notebook").config.evaluation.scores == after
 
 
-def test_merging_replaces_and_keeps():
-    row = {
-        "scores": {"a": {"value": 1}, "b": {"value": 2}},
-        "long": [{"metric": "a", "factor": "f", "value": 1}, {"metric": "b", "factor": "f"}],
-        "chance": {}, "histogram": {}, "versions": {"a": 1, "b": 1},
-        "notes": ["old", "both", "a: 3 clips"],
-    }  # fmt: skip
-    found = {
-        "scores": {"a": {"value": 9}},
-        "long": [{"metric": "a", "factor": "f", "value": 9}],
-        "chance": {"a": {"labels": 0.5}}, "histogram": {}, "versions": {"a": 2},
-        "notes": ["both", "a: 4 clips"],
-    }  # fmt: skip
-    whole = merged(row, found)
-    assert whole["scores"] == {"a": {"value": 9}, "b": {"value": 2}}
-    assert whole["long"] == [row["long"][1], found["long"][0]]
-    assert (whole["versions"], whole["notes"]) == (
-        {"a": 2, "b": 1}, ["old", "both", "a: 4 clips"],
-    )  # fmt: skip
+def filled(scores, long, histogram=(), notes=()):
+    return {"scores": scores, "long": long, "histogram": list(histogram), "notes": list(notes)}
+
+
+#: a row that evaluator A filled in an older version, and B beside it
+ROW = {
+    "scores": {"a": {"value": 1}, "a_old": {"value": 3}, "b": {"value": 2}},
+    "long": [
+        {"metric": "a by f", "factor": "f", "value": 1},
+        {"metric": "a by g", "factor": "g", "value": 1},
+        {"metric": "b by f", "factor": "f"},
+    ],
+    "chance": {"a": {"labels": 0.4}, "b": {"labels": 0.3}},
+    "histogram": {"a": {"f": [1]}, "b": {"f": [2]}},
+    "versions": {"a": 1, "a_old": 1, "b": 1},
+    "notes": ["of b", "of both", "nothing serves 'f'"],
+}
+FILLED = {
+    "A": filled(["a", "a_old"], ["a by f", "a by g"], ["a"], ["of both", "nothing serves 'f'"]),
+    "B": filled(["b"], ["b by f"], ["b"], ["of b", "of both"]),
+}
+FOUND = {
+    "scores": {"a": {"value": 9}},
+    "long": [{"metric": "a by f", "factor": "g", "value": 9}],
+    "chance": {}, "histogram": {}, "versions": {"a": 2},
+    "notes": ["of both", "a: 4 clips"],
+    "filled": {"A": filled(["a"], ["a by f"], [], ["of both", "a: 4 clips"])},
+}  # fmt: skip
+
+
+def test_what_an_evaluator_filled_goes_when_it_is_scored_again_and_all_else_stays():
+    assert merged({**ROW, "filled": FILLED}, FOUND) == {
+        "scores": {"a": {"value": 9}, "b": {"value": 2}},
+        "long": [ROW["long"][2], FOUND["long"][0]],
+        "chance": {"b": {"labels": 0.3}},
+        "histogram": {"b": {"f": [2]}},
+        "versions": {"a": 2, "b": 1},
+        "notes": ["of b", "of both", "a: 4 clips"],
+        "filled": {"A": FOUND["filled"]["A"], "B": FILLED["B"]},
+    }
+
+
+def test_of_a_row_that_does_not_say_who_filled_what_the_names_of_now_go():
+    whole = merged(ROW, FOUND)
+    assert [line["metric"] for line in whole["long"]] == ["a by g", "b by f", "a by f"]
+    assert whole["scores"]["a"] == {"value": 9}
+    assert whole["notes"] == ["of b", "nothing serves 'f'", "of both", "a: 4 clips"]
+    assert whole["chance"] == {"b": {"labels": 0.3}}
 
 
 def test_a_class_of_another_package_says_itself_that_it_is_dear(table, monkeypatch):
@@ -216,7 +245,8 @@ class Measured(Brightness):
     def evaluate(self, outputs, request, judge):
         value = self.file + self.offset
         pairs = {"measured": np.full(len(request.pairs), value)}
-        return Findings({"measured": Score(value)}, per_pair=pairs)
+        note = f"the file says {self.file}"
+        return Findings({"measured": Score(value)}, notes=[note], per_pair=pairs)
 
 
 class Shifted(Measured):
@@ -256,6 +286,8 @@ def test_an_own_score_is_computed_anew_where_its_facts_or_its_arguments_are_othe
     (other_fact,), listener = bench(runs_dir=tmp_path)
     assert measured_everywhere(other_fact, tmp_path) == {0.5}
     assert other_fact.folder == first.folder
+    said = [note for note in other_fact.metrics["notes"] if "file" in note]
+    assert said == ["the file says 0.5"]
     assert any("adding mine" in line for line in listener.lines)
 
     add_entry(monkeypatch, table, Shifted)

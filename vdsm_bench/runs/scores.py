@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,16 @@ def add_to_row(
     judge = protocol.obtain_judge(runs_dir, reporter)
     obtain_controls(protocol, judge, reporter)
     found = protocol.evaluate(subject, judge, wanted)
+    new = found.as_json()
     if found.per_pair:
-        before = {name: np.array(v) for name, v in read_pairs(folder.path).columns.items()}
-        write_pairs(folder.path, protocol, {**before, **found.per_pair})
+        before = read_pairs(folder.path).columns
+        gone = _replaced(row, new, "scores")
+        kept = {name: np.array(v) for name, v in before.items() if name not in gone}
+        write_pairs(folder.path, protocol, {**kept, **found.per_pair})
     asked, own = protocol.asked_facts, protocol.own_facts
     whole = {
         **row,
-        **merged(row, found.as_json()),
+        **merged(row, new),
         "asked": {**row.get("asked", {}), **{n: asked[n] for n in wanted if n in asked}},
         "own": {**row.get("own", {}), **{n: own[n] for n in wanted if n in own}},
     }
@@ -148,14 +152,27 @@ def add_to_row(
 def merged(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of ``metrics.json`` that evaluators fill, the new beside the old.
 
-    A note says which evaluator it is of before its colon; those of one that is scored again go.
+    What an evaluator filled that is scored again goes, whatever its columns and notes were then.
     """
+    gone = {what: _replaced(row, found, what) for what in ("scores", "long", "histogram", "notes")}
+    of = {"scores": "scores", "chance": "scores", "versions": "scores", "histogram": "histogram"}
     both = {
-        key: {**row.get(key, {}), **found[key]}
-        for key in ("scores", "chance", "histogram", "versions")
+        key: {n: one for n, one in row.get(key, {}).items() if n not in gone[what]} | found[key]
+        for key, what in of.items()
     }
-    new = {(line["metric"], line["factor"]) for line in found["long"]}
-    kept = [line for line in row.get("long", []) if (line["metric"], line["factor"]) not in new]
-    again = {note.partition(":")[0] for note in found["notes"]} | set(found["scores"])
-    notes = [note for note in row.get("notes", []) if note.partition(":")[0] not in again]
-    return {**both, "long": kept + list(found["long"]), "notes": notes + list(found["notes"])}
+    lines = [line for line in row.get("long", []) if line["metric"] not in gone["long"]]
+    kept = [note for note in row.get("notes", []) if note not in gone["notes"]]
+    return {
+        **both,
+        "long": lines + list(found["long"]),
+        "notes": kept + [note for note in found["notes"] if note not in kept],
+        "filled": {**row.get("filled", {}), **found["filled"]},
+    }
+
+
+def _replaced(row: Mapping[str, Any], found: Mapping[str, Any], what: str) -> set[str]:
+    """Returns what the evaluators that are scored again filled or fill, and no other did."""
+    then, again = row.get("filled", {}), found["filled"]
+    theirs = [one[name][what] for one in (then, again) for name in one.keys() & again.keys()]
+    others = [then[name][what] for name in then.keys() - again.keys()]
+    return {*chain(*theirs)} - {*chain(*others)}
