@@ -14,6 +14,7 @@ from vdsm_bench.errors import CollapsedError, UsageError
 from vdsm_bench.runs.alarm import LOOKS, CollapseAlarm, ended_worse, settling
 from vdsm_bench.runs.folder import CellFolder, scan_cells
 from vdsm_bench.runs.monitor import Monitor
+from vdsm_bench.runs.protocol import tool
 from vdsm_bench.training.journal import JOURNAL, Journal, Look, read_looks
 from vdsm_bench.training.trainer import Trainer, is_looked_at
 
@@ -120,6 +121,31 @@ def test_training_that_does_not_collapse_is_never_stopped(table, tmp_path):
     assert found[EPOCHS - 1]["identity_information"] > 0.5
     assert found[EPOCHS - 1]["identity_directions"] > 0
     assert {"motion_information", "pose_information"} <= set(found[0])
+
+
+@pytest.mark.parametrize(
+    ("idle", "said"),
+    [
+        ("motion", [None] * 2 + [False] + [True] * 3),
+        ("identity", [None] * 2 + [True] * 4),
+    ],
+)
+def test_a_code_is_not_said_to_have_collapsed_before_it_counts(
+    table, tmp_path, monkeypatch, idle, said
+):
+    """Of the six epochs of `sequence` two do not count for the identity, three for the motion."""
+    monkeypatch.setattr(
+        "vdsm_bench.runs.monitor.tool",
+        lambda table, name: (
+            (lambda figures, moving: {idle: "idle"}) if name == "idle_codes" else tool(table, name)
+        ),
+    )
+    used = SimpleNamespace(gap=0.5, collapsed=False)
+    monkeypatch.setattr(Monitor, "_swap", lambda *_: (used, used, 0.0))
+    model = vdsm_of(KEPT).eval()
+    monitor = monitor_of(table, tmp_path, model)
+    found = [monitor.on_epoch("sequence", epoch, model)["collapsed"] for epoch in range(6)]
+    assert found == said
 
 
 def test_training_that_collapses_is_stopped_and_goes_on_without_the_alarm(table, tmp_path):
@@ -277,7 +303,6 @@ def looks_with(**gaps):
         {"first": [55.4, None]},
         {"first": [None]},
         {"first": [0.0, -0.01]},
-        {"first": [0.5, 40.0, 0.02, 0.0, 0.01, 0.0]},  # dead for long: the look says so
         {},
     ],
 )
@@ -289,6 +314,17 @@ def test_an_end_that_was_long_in_coming_is_no_burst():
     said = ended_worse(looks_with(first=[float(gap) for gap in range(60, 20, -1)]))
     assert said.startswith("training ended worse than it had been")
     assert "costs 21 times the error at its last look, and 60 after epoch 1" in said
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [1.0, 10.0, 5.0, 0.09, 0.07, 0.06, 0.05],  # too little to call a burst, too much for idle
+        [0.5, 40.0, 0.02, 0.0, 0.01, 0.0],  # the look says, besides, that the code is of no use
+    ],
+)
+def test_an_end_of_little_use_is_worse_however_slowly_it_came(gaps):
+    assert ended_worse(looks_with(first=gaps)).startswith("training ended worse than it had been")
 
 
 def test_an_end_in_a_burst_is_said_with_where_it_was_better():

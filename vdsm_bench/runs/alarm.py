@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Stage, VideoModel
@@ -21,31 +22,41 @@ _USED, _LEFT = 0.1, 0.5
 _LEARNT_ANEW = 0.25
 
 
-def settling(model: VideoModel, training: Mapping[str, StageSettings]) -> dict[str, int]:
+class Settling(NamedTuple):
+    """The epochs of a stage that the codes of identity and movement have to come into use."""
+
+    identity: int
+    moving: int
+
+
+def settling(model: VideoModel, training: Mapping[str, StageSettings]) -> dict[str, Settling]:
     """Returns the epochs of each stage that its codes have to come into use.
 
     In the first stage the model says how long that takes (``settles``). A later one may draw clips
     in a way that it has yet to learn; where its epochs are few, its last looks count all the same.
+    The code of the movement, which a stage may have to learn anew, has half of every stage.
 
     Args:
         model: whose stages are trained.
         training: their settings.
     """
     first = model.stages()[0].name
-    shares = {name: model.settles if name == first else _LEARNT_ANEW for name in training}
-    epochs = {name: math.ceil(share * training[name].epochs) for name, share in shares.items()}
-    return {
-        name: count if name == first else min(count, max(0, training[name].epochs - LOOKS))
-        for name, count in epochs.items()
-    }
+    found = {}
+    for name, settings in training.items():
+        share = model.settles if name == first else _LEARNT_ANEW
+        identity = math.ceil(share * settings.epochs)
+        latest = max(0, settings.epochs - LOOKS)
+        if name != first:
+            identity = min(identity, latest)
+        half = min(math.ceil(0.5 * settings.epochs), latest)
+        found[name] = Settling(identity, max(identity, half))
+    return found
 
 
 class CollapseAlarm:
     """Goes off when the last three looks at a model show the same code to be of no use.
 
-    Looks count where a stage has settled (:func:`settling`). The code of the movement, which a
-    stage may have to learn anew, counts in every stage from half of its epochs on, or where those
-    are few, in its last three. No label enters.
+    Looks count where the code has settled (:func:`settling`). No label enters.
 
     Args:
         table: where the judgement of one look comes from.
@@ -59,10 +70,6 @@ class CollapseAlarm:
         self._idle = tool(table, "idle_codes")
         self._moving = {stage.name: stage.moving for stage in model.stages()}
         self._armed = settling(model, training)
-        self._half = {
-            name: min(math.ceil(0.5 * settings.epochs), max(0, settings.epochs - LOOKS))
-            for name, settings in training.items()
-        }
         self._would_rise = {
             stage.name
             for stage in model.stages()
@@ -77,7 +84,7 @@ class CollapseAlarm:
             looks: at it so far, in their order.
         """
         armed, moving = self._armed[stage], self._moving[stage]
-        for code, first in {"identity": armed, moving: max(armed, self._half[stage])}.items():
+        for code, first in {"identity": armed.identity, moving: armed.moving}.items():
             last = [look for look in looks if look.epoch >= first][-LOOKS:]
             found = [self._idle(look.figures, moving).get(code) for look in last]
             reasons = [reason for reason in found if reason]
@@ -92,8 +99,7 @@ def ended_worse(looks: Sequence[Look]) -> str | None:
 
     Runs that end well have .99 of the largest ``swap_gap`` of their last stage, or all of it; one
     whose last step but thirty was a burst had .33, and half of its accuracy. What fell at once is
-    called a burst; of a code that has been of no use for long the look itself tells. No label
-    enters.
+    called a burst. No label enters.
 
     Args:
         looks: of all training, in their order.
@@ -116,7 +122,7 @@ def ended_worse(looks: Sequence[Look]) -> str | None:
             f"training ended in a burst: {found} (gradient_clip and cool_down of "
             f"training.{looks[-1].stage} keep bursts small)"
         )
-    return f"training ended worse than it had been: {found}" if last >= _USED else None
+    return f"training ended worse than it had been: {found}"
 
 
 def _would_rise_again(stage: Stage, settings: StageSettings) -> bool:

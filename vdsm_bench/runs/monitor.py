@@ -23,7 +23,7 @@ from vdsm_bench.contracts import (
     check_posteriors,
 )
 from vdsm_bench.errors import ContractError
-from vdsm_bench.runs.alarm import ended_worse
+from vdsm_bench.runs.alarm import Settling, ended_worse
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.folder import CellFolder
 from vdsm_bench.runs.judged_looks import JudgedLooks
@@ -72,7 +72,7 @@ class Monitor:
         folder: of the cell; its status is kept up to date.
         device: where the model is.
         clips: how many clips are looked at.
-        settling: epochs of a stage before which no code is said to have collapsed, 0 by default.
+        settling: epochs of a stage before which a code is not said to have collapsed, 0 by default.
     """
 
     def __init__(
@@ -82,16 +82,17 @@ class Monitor:
         folder: CellFolder,
         device: str,
         clips: int = EVERY_EPOCH,
-        settling: Mapping[str, int] | None = None,
+        settling: Mapping[str, Settling] | None = None,
     ) -> None:
         self._bench, self._protocol, self._folder = bench, protocol, folder
         self._settling = settling or {}
         self._device, self._count = device, clips
-        self._judged: JudgedLooks | None = None
+        self._judge: JudgedLooks | None = None
+        self.judged = 0  # looks
 
     def ask(self, judge: GatedJudge) -> None:
         """From now on every look has the scores of transfers among its clips, too."""
-        self._judged = JudgedLooks(self._protocol, judge, self._looked_at)
+        self._judge = JudgedLooks(self._protocol, judge, self._looked_at)
 
     @cached_property
     def _looked_at(self) -> LabelledClips:
@@ -115,14 +116,17 @@ class Monitor:
     def on_epoch(self, stage: str, epoch: int, model: VideoModel) -> dict[str, Any]:
         """Returns the figures of one epoch; the model is in evaluation mode."""
         self._folder.write_status("training", stage=stage, epoch=epoch + 1)
-        figures = self.look(model, stage).figures
-        if "collapsed" in figures and epoch < self._settling.get(stage, 0):
+        settled = self._settling.get(stage, Settling(0, 0))
+        figures = self.look(model, stage, moves=epoch >= settled.moving).figures
+        if "collapsed" in figures and epoch < settled.identity:
             return {**figures, "collapsed": None}
         return figures
 
     @torch.no_grad()
-    def look(self, model: VideoModel, stage: str | None = None) -> Health:
+    def look(self, model: VideoModel, stage: str | None = None, *, moves: bool = True) -> Health:
         """Looks at a model in evaluation mode, at the end (``stage`` None) or while it trains.
+
+        Where it does not move yet (``moves``), its movement is not said to have collapsed.
 
         Figures: how experts are mixed where there are any, how many nats each code holds of which
         clip it is (``identity_information`` ...) and in how many directions clips lie apart in it
@@ -143,12 +147,14 @@ class Monitor:
             figures["swap_gap"] = round(swap.gap, 4) + 0.0  # no -0
             figures["motion_gap"] = round(moved.gap, 4) + 0.0
             figures["drift"] = round(drift, 4)
-            if self._judged is not None:
-                figures.update(self._judged(partial(self._exchanged, model, codes, stage)))
+            if self._judge is not None:
+                figures.update(self._judge(partial(self._exchanged, model, codes, stage)))
+                self.judged += 1
         probes = self._probes(codes)
         figures.update(self._means(probes))
         moving = next((each.moving for each in model.stages() if each.name == stage), "motion")
         idle = tool(self._protocol.table, "idle_codes")(figures, moving)
+        still = idle.get(moving) if moves else None
         grounds = [idle["identity"]] if "identity" in idle else []
         if swap is not None and swap.collapsed:
             grounds = [_said(swap)]
@@ -157,9 +163,9 @@ class Monitor:
         grounds += [unread] if unread is not None else []
         claim = "has collapsed" if collapsed else "is in doubt"
         said = [f"the identity code {claim}: {'; '.join(grounds)}"] if grounds else []
-        if moving in idle:
-            said.append(f"training has collapsed: {idle[moving]}")
-        collapsed = collapsed or moving in idle
+        if still is not None:
+            said.append(f"training has collapsed: {still}")
+        collapsed = collapsed or still is not None
         figures.update(collapsed=collapsed, probes=probes)
         return Health(figures, collapsed, "; ".join(said) or None)
 
