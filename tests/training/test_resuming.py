@@ -276,3 +276,26 @@ def test_a_term_called_like_a_place_in_the_journal_moves_no_line(tmp_path, term)
     ]  # fmt: skip
     journal.rewind("a", 19)
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_the_journal_lies_on_the_disk_before_a_checkpoint_that_counts_on_it(tmp_path, monkeypatch):
+    done, write = [], trainer_module.write_checkpoint
+    monkeypatch.setattr(Journal, "sync", lambda journal: done.append("journal"))
+    monkeypatch.setattr(
+        trainer_module,
+        "write_checkpoint",
+        lambda *arguments: done.append("checkpoint") or write(*arguments),
+    )
+    Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=1).train()
+    assert len(done) >= 4
+    assert done == ["journal", "checkpoint"] * (len(done) // 2)
+
+
+def test_the_journal_s_file_is_synchronised(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    journal = Journal(tmp_path / "train.jsonl", ["a"])
+    journal.sync()  # nothing is written yet
+    journal.write("a", 0, 0, {"loss": 1.0})
+    journal.sync()
+    assert synced == [(tmp_path / "train.jsonl").stat().st_ino]

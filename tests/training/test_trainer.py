@@ -5,7 +5,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.models.tiny import build
+from tests.models.tiny import CLIP, build
+from tests.plugin.toy_zoo.encoder import ToyLinear
+from tests.plugin.toy_zoo.model import ToyAutoencoder
 from tests.training.toys import SETTINGS, Duel, Noise, Stop, equal
 from vdsm_bench.config import StageSettings
 from vdsm_bench.contracts import Losses
@@ -150,6 +152,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
 
     assert load_file(tmp_path / "diverged-batch.safetensors")["clip"].isnan().all()
     assert not (tmp_path / "checkpoints" / "model.safetensors").exists()
+
+
+class Shown(ToyAutoencoder):
+    """It shows an infinite figure: only a loss and a gradient have to be finite."""
+
+    def _loss(self, batch, progress):
+        return Losses(super()._loss(batch, progress).total, {"psnr": torch.tensor(torch.inf)})
+
+
+def test_a_figure_that_is_only_shown_is_not_what_diverged(tmp_path):
+    settings = StageSettings(epochs=1, batches_per_epoch=1, batch_size=4, learning_rate=1e39)
+    model = Shown(clip=CLIP, encoder=ToyLinear)
+    trainer = Trainer(model, {"fit": settings}, Noise(), folder=tmp_path, seed=1)
+    with pytest.raises(DivergedError, match=r"Step 0 of stage 'fit' leaves weights .*psnr inf"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e39])

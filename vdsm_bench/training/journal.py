@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from operator import index
 from pathlib import Path
@@ -85,3 +86,9 @@ class Journal:
         entry = {**place, **figures, **place}  # a term of the loss may be called like one of them
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def sync(self) -> None:
+        """Puts the lines on the disk before a checkpoint that goes on behind them."""
+        if self._path.exists():
+            with self._path.open("ab") as file:
+                os.fsync(file.fileno())

@@ -35,7 +35,7 @@ from vdsm_bench.training.features import KnownFeatures, autocast, known_features
 from vdsm_bench.training.journal import JOURNAL, Journal, Look
 from vdsm_bench.training.meter import Meter
 from vdsm_bench.training.recording import recorder_for
-from vdsm_bench.training.step import GRADIENT, LOSS, WATCHED, StageStep, freeze
+from vdsm_bench.training.step import GRADIENT, WATCHED, StageStep, freeze
 from vdsm_bench.training.stopping import StopBetweenSteps
 
 #: every LOG_EVERY-th step is logged, and the first; no step goes unchecked for longer
@@ -304,6 +304,7 @@ class Trainer:
                 if due or alarm is not None or stops:
                     begun = time.monotonic()
                     position = Position(stage.name, step + 1, self._seconds, self._manners)
+                    self._journal.sync()
                     write_checkpoint(
                         self._checkpoints / LAST, self.model, work.optimisers, position
                     )
@@ -351,9 +352,9 @@ class Trainer:
         clip = self._batch(stage, step).cpu().contiguous()
         write_bytes(path, save({"clip": clip}, metadata=header))
         bad = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-        wrong = [key for key, value in figures.items() if not math.isfinite(value)]
-        gradient = next((key for key in wrong if key.endswith(WATCHED)), LOSS).endswith(GRADIENT)
-        bound = "gradient" if gradient else "loss"
+        odd = [key.rpartition("/")[2] for key, value in figures.items() if not math.isfinite(value)]
+        wrong = [name for name in odd if name in WATCHED]
+        bound = "gradient" if wrong[:1] == [GRADIENT] else "loss"
         what = f"The {bound} of stage '{stage}' is not finite at step {step}"
         if not wrong:
             what = f"Step {step} of stage '{stage}' leaves weights whose loss is not finite"
