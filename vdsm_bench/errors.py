@@ -76,7 +76,15 @@ class ProtocolError(VdsmBenchError):
 
 
 def disk_error(error: OSError) -> DataError:
-    """Returns what the disk refused (read-only, full, no such folder) as an error to act on."""
+    """Returns what the disk refused (read-only, full, no such folder) as an error to act on.
+
+    So is what a network refused, which has no number of its own or says which side hung up.
+    """
+    if (error.errno or 0) <= 0 or isinstance(error, ConnectionError | TimeoutError):
+        return DataError(
+            f"Something outside this machine did not answer: {type(error).__name__}: {error}.",
+            hint="the same command with a network",
+        )
     where = f": {error.filename}" if error.filename is not None else ""
     return DataError(
         f"The disk refused: {error.strerror or error}{where}.",
@@ -93,7 +101,7 @@ def refusal(error: Exception) -> VdsmBenchError | None:
     """
     if isinstance(error, VdsmBenchError):
         return error
-    if _is_lack_of_memory(error):
+    if is_lack_of_memory(error):
         asked = re.search(r"(?:tried|unable) to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
         more = f": no room for {asked[1]} more" if asked else ""
         return CellError(
@@ -105,8 +113,8 @@ def refusal(error: Exception) -> VdsmBenchError | None:
     return disk_error(error) if isinstance(error, OSError) else None
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Says so of torch's errors by their words: on a CPU they have no type of their own."""
+def is_lack_of_memory(error: Exception) -> bool:
+    """Says whether memory was lacking, of torch on a CPU by its words: it has no type for that."""
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 
 #: colours that vary less than this share of what varies most are not made more of
 _LEAST_VARIANCE = 1e-3
+_FOLLOWED: ContextVar[bool] = ContextVar("followed", default=False)
+
+
+@contextmanager
+def weights_follow(follow: bool) -> Iterator[None]:
+    """Builds components meanwhile whose weights are replaced, if ``follow``, as by saved ones."""
+    token = _FOLLOWED.set(follow)
+    try:
+        yield
+    finally:
+        _FOLLOWED.reset(token)
+
+
+def weights_count() -> bool:
+    """Returns whether a component starts from its own weights: else it need not download any."""
+    return not _FOLLOWED.get()
 
 
 def keep_signal(*modules: nn.Module) -> None:

@@ -156,6 +156,22 @@ except DataError as error:
     assert "model.encoder.pretrained=false" in said
 
 
+def test_weights_that_saved_ones_replace_are_not_downloaded(run_python, tmp_path):
+    code = """
+from vdsm_bench.contracts import ClipShape
+from vdsm_bench.encoders.timm_backbone import TimmEncoder
+from vdsm_bench.initialisation import weights_follow
+clip = ClipShape(4, 3, 32, 32)
+with weights_follow(True):
+    encoder = TimmEncoder(clip=clip, backbone="resnet10t", pretrained=True)
+plain = TimmEncoder(clip=clip, backbone="resnet10t")
+assert encoder.state_dict().keys() == plain.state_dict().keys()
+print([round(value, 3) for value in encoder.mean.flatten().tolist()])
+"""
+    said = run_python(code, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)).stdout
+    assert "[0.485, 0.456, 0.406]" in said
+
+
 def test_timm_imports_in_a_fresh_process(run_python):
     """The real pair of wheels: a CPU torch beside a CUDA torchvision breaks a plain import."""
     code = "from vdsm_bench.optional import import_timm; print(len(import_timm().list_models()))"

@@ -3,8 +3,10 @@
 import errno
 import json
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import EntryPoint
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.plugin.toy_zoo.model import ToyAutoencoder
+from tests.plugin.toy_zoo.squares import FRAMES
 from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.config import resolve
 from vdsm_bench.contracts import Codes
@@ -24,6 +27,7 @@ from vdsm_bench.runs.folder import CellFolder, read_cell, scan_cells
 from vdsm_bench.runs.monitor import Monitor
 from vdsm_bench.runs.pairs_table import read_pairs
 from vdsm_bench.runs.pick import pick_cell
+from vdsm_bench.runs.reporting import Silent
 from vdsm_bench.runs.restore import render_media, restore_cell
 
 EPOCHS = {"training": {"fit": {"epochs": 3}}}
@@ -134,6 +138,29 @@ def test_an_interrupted_cell_says_so_and_ends_the_same(bench, monkeypatch, error
     assert numbers(resumed.metrics) == numbers(straight.metrics)
     for key, value in weights_of(straight).items():
         assert value.equal(weights_of(resumed)[key])
+
+
+def test_weights_that_saved_ones_replace_are_not_asked_for(
+    bench, table, data_dir, monkeypatch, tmp_path
+):
+    follow = []
+
+    def stop(self, model):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        "vdsm_bench.runs.models.weights_follow", lambda said: follow.append(said) or nullcontext()
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "at_the_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            bench(runs_dir=tmp_path)
+    (outcome,), _ = bench(runs_dir=tmp_path)  # goes on from its checkpoint
+    bench(layer={"evaluation": {"scores": ["leakage"]}}, runs_dir=tmp_path)  # adds to its row
+    restore_cell(table, read_cell(outcome.folder), data_dir=data_dir, reporter=Silent())
+    assert follow == [False, True, True, True]
+    bench(runs_dir=tmp_path, fresh=True)
+    assert follow[4:] == [False]
 
 
 def test_a_model_that_fits_its_codes_by_gradient_descent_gets_its_row(bench, monkeypatch, tmp_path):
@@ -291,6 +318,18 @@ def test_clips_that_are_over_before_their_window_are_counted(bench, tmp_path):
     assert said == [True, False]
 
 
+@pytest.mark.parametrize(("pairs", "warned"), [(False, True), (True, False)])
+def test_the_frames_of_a_stage_count_too_and_a_pair_shows_half_of_them(
+    bench, tmp_path, pairs, warned
+):
+    frames = FRAMES + 2
+    layer = {"training": {"fit": {"frames": frames, "pairs": pairs}}}
+    _, listener = bench("toy", layer=layer, runs_dir=tmp_path)
+    said = [line for line in listener.lines if "their last frame repeats" in line]
+    assert len(said) == warned
+    assert all(f"shorter than {frames} frames" in line for line in said)
+
+
 def test_identities_that_nobody_can_be_paired_with_are_named(bench, monkeypatch, tmp_path):
     monkeypatch.setattr(ClipSampler, "alone", 3)
     pairs = bench("toy", layer={"training": {"fit": {"pairs": True}}}, runs_dir=tmp_path / "a")
@@ -412,6 +451,28 @@ def test_a_disk_that_refuses_while_a_cell_works_stops_that_cell_alone(
     assert [(outcome.state, outcome.exit_code) for outcome in outcomes] == [("failed", 3)] * 2
     assert all("No space left" in outcome.error for outcome in outcomes)
     assert all("vdsm-bench doctor" in outcome.error for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "w.pth"), "The disk refused: No such"),
+        (URLError("no route"), "Something outside this machine did not answer: URLError: "),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "Something outside this machine did"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_was_refused_says_where_that_came_from(bench, monkeypatch, tmp_path, error, said):
+    def train(self):
+        raise error
+
+    monkeypatch.setattr(execute.Trainer, "train", train)
+    (outcome,), _ = bench(runs_dir=tmp_path)
+    assert (outcome.state, outcome.exit_code) == ("failed", 3)
+    assert outcome.error.startswith(said)
+    log = outcome.folder / "log.txt"
+    assert f"(traceback in {log})" in outcome.error
+    assert "in train\n    raise error\n" in log.read_text()
 
 
 def of_a_gpu():

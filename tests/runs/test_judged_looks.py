@@ -28,6 +28,8 @@ EVERY = LabelledClips(
     ),
 )
 
+UNSEEN = "--judge-looks: the judge looked at nothing here"
+
 
 class Knowing:
     """A judge who knows the labels of all clips there are."""
@@ -148,6 +150,15 @@ def test_a_cell_s_numbers_are_the_same_and_its_log_has_the_curve(bench, tmp_path
         assert 0 <= figures["dynamic_accuracy"] <= 1
         assert {name: figures[name] for name in without} == without
     assert any("dynamic_accuracy" in detail for _, _, _, detail in listener.tasks)
+    assert not any(UNSEEN in line for line in listener.lines)
+
+
+def test_where_there_is_nothing_to_look_at_any_more_that_is_said(bench, tmp_path):
+    bench(runs_dir=tmp_path)
+    few = {"evaluation": {"pairs": 10}}  # the same training, taken over
+    (outcome,), listener = bench(layer=few, runs_dir=tmp_path, judge_looks=True)
+    assert outcome.metrics["trained_as"] is not None
+    assert any(UNSEEN in line for line in listener.lines)
 
 
 def test_transfers_are_made_as_many_at_a_time_as_the_settings_say(table):

@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 
 import pytest
+import torch
 
 from vdsm_bench.boards.leaderboard import leaderboard
 from vdsm_bench.cli.status_command import row_of
@@ -144,6 +145,21 @@ def test_a_chip_without_bf16_is_not_measured_and_is_warned_of(bench, clock, monk
     (asked,), listener = bench(runs_dir=tmp_path, precision="bf16")
     assert [used(auto), used(asked), clock.count] == ["32", "bf16", 0]
     assert any("no bf16 instructions: it is slow" in line for line in listener.lines)
+
+
+def test_a_lack_of_memory_while_measuring_decides_nothing(bench, clock, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+
+        def timed(*arguments, **named):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+        patch.setattr(measure, "time_precisions", timed)
+        (outcome,), _ = bench(runs_dir=tmp_path)
+    assert (outcome.state, outcome.exit_code) == ("failed", 1)
+    assert "too little memory: no room for 20.00 MiB more" in outcome.error
+    assert not list((tmp_path / "precision").glob("*.json"))
+    (again,), _ = bench(runs_dir=tmp_path)
+    assert used(again) == "bf16"
 
 
 def test_a_model_that_bf16_breaks_is_trained_in_float32(bench, clock, tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vdsm_bench.contracts import ClipShape, FrameEncoder
 from vdsm_bench.errors import DataError, UsageError, suggest
+from vdsm_bench.initialisation import weights_count
 from vdsm_bench.optional import import_timm
 
 
@@ -23,7 +24,7 @@ class TimmEncoder(FrameEncoder):
 
     Raises:
         UsageError: no such backbone, no such weights of it, or none for frames of this size.
-        DataError: the weights do not download.
+        DataError: the weights do not download; a saved model's are not asked for.
     """
 
     mean: Tensor
@@ -40,7 +41,8 @@ class TimmEncoder(FrameEncoder):
                 f"timm has no backbone '{backbone}'{suggest(backbone, known)}.",
                 hint="python -c \"import timm; print(timm.list_models('*resnet*'))\"",
             )
-        self.backbone = _create(backbone, pretrained=pretrained, channels=clip.channels)
+        fetched = pretrained and weights_count()
+        self.backbone = _create(backbone, pretrained=fetched, channels=clip.channels)
         told = self.backbone.pretrained_cfg if pretrained and clip.channels == 3 else {}
         for name, key, usual in (("mean", "mean", 0.0), ("spread", "std", 1.0)):
             values = torch.tensor(told.get(key) or [usual]).view(-1, 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm_bench.config import DataSettings, content_key
+from vdsm_bench.config import DataSettings, StageSettings, content_key
 from vdsm_bench.contracts import ClipShape, Integers, LabelledClips
 from vdsm_bench.data.clips import ClipSampler, evaluation_clips, span
 from vdsm_bench.data.splits import Splits, make_splits
@@ -109,11 +110,6 @@ class Bench:
         return ClipShape(self.data.frames, self.store.image_shape[2], size, size)
 
     @property
-    def short(self) -> int:
-        """How many clips are over before their window is: their last frame repeats."""
-        return int((self.store.lengths < span(self.data.frames, self.data.stride)).sum())
-
-    @property
     def key(self) -> dict[str, Any]:
         """What identifies clips, their preparation and splits, for keys of cells and judges.
 
@@ -162,6 +158,29 @@ class Bench:
     def cells(self) -> LabelledClips:
         """Clips of held-out identity x action cells, for the judge's gate."""
         return self.clips(self.splits.cells)
+
+    def cautions(self, training: Mapping[str, StageSettings], alone: int) -> Iterator[str]:
+        """Yields what is odd about these clips where such stages are trained on them.
+
+        Args:
+            training: the settings of each stage; of a pair a clip shows half of the frames.
+            alone: how many identities have no two recordings that could be a pair.
+        """
+        stages = training.values()
+        shown = [(stage.frames or 0) // (1 + stage.pairs) for stage in stages]
+        frames, stride = max(self.data.frames, *shown), self.data.stride
+        short = int((self.store.lengths < span(frames, stride)).sum())
+        if short:
+            yield (
+                f"{short} of {len(self.store)} clips are shorter than {frames} frames at a stride "
+                f"of {stride}, and their last frame repeats; fewer: --set data.frames=... (of a "
+                "stage training.STAGE.frames=...) or data.stride=..."
+            )
+        if alone and any(stage.pairs for stage in stages):
+            yield (
+                "identities with one training recording, so that a pair shows one action twice: "
+                f"{alone}"
+            )
 
     def sampler(self, seed: int, device: str = "cpu") -> ClipSampler:
         """Returns the source of training batches of one seed, where they are wanted."""

@@ -43,12 +43,9 @@ from vdsm_bench.runs.row import describe_row, supervision_of
 from vdsm_bench.runs.scores import add_scores, finished_row, lacking
 from vdsm_bench.training.trainer import Trainer
 
-_SHORT = (
-    "warning: {} of {} clips are shorter than {} frames at a stride of {}, and their last frame "
-    "repeats; fewer: --set data.frames=... or data.stride=..."
-)
-_ALONE = (
-    "warning: identities with one training recording, so that a pair shows one action twice: {}"
+_UNSEEN = (
+    "--judge-looks: the judge looked at nothing here, because the model had been trained before, "
+    "or makes no clips"
 )
 #: what a cell is called that an error stopped, where it is not "failed"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
@@ -207,14 +204,15 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             if not fresh and (reused := row()) is not None:
                 desk.profile(place, cell, bench)
                 if lacking(protocol, reused):
-                    model = build_model(context.table, bench, cell)
+                    model = build_model(context.table, bench, cell, follow=True)
                     reused = add_scores(
                         reused, place, model, protocol, desk.device, context.runs_dir, cell.label,
                         context.reporter,
                     )  # fmt: skip
                 return _done(cell, place, reused, reused_row=True)
             # what can be refused is refused before it has a folder and costs hours
-            model = build_model(context.table, bench, cell)
+            goes_on = place.checkpoint_file.exists() and not fresh
+            model = build_model(context.table, bench, cell, follow=goes_on)
             _ = protocol.request, protocol.asked
             if fresh:
                 context.reporter.say(
@@ -228,16 +226,13 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
             return _done(cell, place, metrics, reused_row=False)
     except Exception as problem:
         error = refusal(problem)
+        traced = "" if folder is None or error is problem else folder.log_traceback()
         if error is not None:
             state = _STATES.get(type(error), "failed")
-            return _failed(cell, folder, state, str(error), error.exit_code, error.message)
-        text = f"{type(problem).__name__}: {problem}"
-        if folder is not None:
-            with contextlib.suppress(OSError):
-                folder.log(traceback.format_exc())
-            text += f" (traceback in {folder.log_file})"
-        else:
+            return _failed(cell, folder, state, f"{error}{traced}", error.exit_code, error.message)
+        if folder is None:
             traceback.print_exc()
+        text = f"{type(problem).__name__}: {problem}{traced}"
         return _failed(cell, folder, "failed", text, VdsmBenchError.exit_code, text)
     except BaseException:  # Ctrl-C or SIGTERM: say so in the folder, then let it pass
         if folder is not None:
@@ -277,15 +272,11 @@ def _trainer(
 ) -> Trainer:
     config = cell.config
     alarm = CollapseAlarm(desk.context.table, model, config.training)
-    if bench.short:
-        size = len(bench.store.lengths), config.data.frames, config.data.stride
-        _note(cell, folder, desk, _SHORT.format(bench.short, *size))
     sampler = bench.sampler(config.seed, desk.device)
     paired = {name for name, stage in config.training.items() if stage.pairs}
-    if sampler.alone and paired:
-        _note(cell, folder, desk, _ALONE.format(sampler.alone))
-    for idle in model.idle_arguments(paired):
-        _note(cell, folder, desk, f"warning: {idle}")
+    cautions = bench.cautions(config.training, sampler.alone)
+    for caution in (*cautions, *model.idle_arguments(paired)):
+        _note(cell, folder, desk, f"warning: {caution}")
     return Trainer(
         model,
         config.training,
@@ -315,9 +306,8 @@ def _work(
     donor = adopt_training(folder, key)
     if donor is not None:
         _note(cell, folder, desk, f"trained already, as {donor}; its training is taken over")
-    monitor = Monitor(
-        bench, protocol, folder, desk.device, settling=settling(model, config.training)
-    )
+    settled = settling(model, config.training)
+    monitor = Monitor(bench, protocol, folder, desk.device, settling=settled)
     trainer = _trainer(cell, folder, bench, desk, model, monitor)
     # the judge before the model: where it fails its gates, nothing has been trained in vain
     folder.write_status("judging")
@@ -329,6 +319,8 @@ def _work(
     judged = time.monotonic() - judging
     folder.write_status("training")
     summary = trainer.train()
+    if context.judge_looks and not monitor.judged:
+        _note(cell, folder, desk, _UNSEEN)
     model.eval()
     health = Monitor(bench, protocol, folder, desk.device, AT_THE_END).at_the_end(model)
     if health.warning is not None:

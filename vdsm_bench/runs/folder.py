@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,6 +131,14 @@ class CellFolder:
         # a file's name need not be text
         with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{now()} {text}\n")
+
+    def log_traceback(self) -> str:
+        """Logs where the error at hand came from; says where to read it, if the disk takes it."""
+        try:
+            self.log(traceback.format_exc())
+        except OSError:
+            return ""
+        return f" (traceback in {self.log_file})"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,21 @@ import torch
 
 from vdsm_bench.contracts import Capability, Player, Stage, VideoModel
 from vdsm_bench.errors import ContractError
+from vdsm_bench.initialisation import weights_follow
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
 from vdsm_bench.runs.cell import Cell
 from vdsm_bench.seeding import derive_seed
 
 
-def build_model(table: Registry, bench: Bench, cell: Cell) -> VideoModel:
+def build_model(table: Registry, bench: Bench, cell: Cell, *, follow: bool = False) -> VideoModel:
     """Builds the model of a cell with weights that depend on its seed alone.
+
+    Args:
+        table: the catalogue.
+        bench: whose clips it is for.
+        cell: its settings and its seed.
+        follow: whether other weights follow, saved ones, or none matter: none are downloaded then.
 
     Raises:
         ContractError: the model, or a part of it, does not do what its contract says.
@@ -25,7 +32,8 @@ def build_model(table: Registry, bench: Bench, cell: Cell) -> VideoModel:
     factory = table.factory("models", name, cell.config.model.arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(cell.config.seed, "init"))
-        model: VideoModel = factory(clip=bench.shape)
+        with weights_follow(follow):
+            model: VideoModel = factory(clip=bench.shape)
     check_model(model, cell.config.training, f"models/{name}")
     return model
 

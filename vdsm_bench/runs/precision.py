@@ -15,7 +15,7 @@ from typing import Any
 from vdsm_bench.config import PRECISIONS, Precision, content_key
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import describe_device, has_bf16
-from vdsm_bench.errors import DataError
+from vdsm_bench.errors import DataError, is_lack_of_memory
 from vdsm_bench.files import hold, read_json, write_json
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
@@ -87,7 +87,7 @@ def choose_precision(
             return Choice("auto", precision, begun)
     if not has_bf16(device):
         return Choice("auto", "32", f"this {device} has no bf16 instructions")
-    model = build_model(table, bench, cell)
+    model = build_model(table, bench, cell, follow=True)
     sizes = _sizes(model, cell, bench, device)
     path = runs_dir / "precision" / f"{content_key(sizes)}.json"
     with hold(path, f"the precision of {cell.label}", say=reporter.say):
@@ -95,7 +95,10 @@ def choose_precision(
         if found is None:
             try:
                 found = _measure(model, cell, bench, device)
-            except Exception as error:  # training meets it too, and has a folder to say it in
+            except Exception as error:
+                if is_lack_of_memory(error):  # for now: the next seed of this row may have enough
+                    raise
+                # training meets all else, too, and has a folder to say it in
                 return Choice("auto", "32", f"not measured: {type(error).__name__}: {error}")
             write_json(path, {**found, "sizes": sizes})
     return Choice("auto", found["precision"], found["reason"])

@@ -35,7 +35,7 @@ def profile_cell(folder: Path, cell: Cell, *, table: Registry, bench: Bench, dev
     text, found = f"# Where a step of {cell.label} goes ({device}, {config.precision})\n", {}
     with tempfile.TemporaryDirectory() as place:
         trainer = Trainer(
-            build_model(table, bench, cell),
+            build_model(table, bench, cell, follow=True),
             config.training,
             bench.sampler(config.seed, device),
             folder=Path(place),

@@ -50,7 +50,7 @@ def restore_cell(
             f"{record.label} was trained on other clips than {store.folder} holds now.",
             hint="vdsm-bench run ...   (trains a new cell on these clips)",
         )
-    model = build_model(table, bench, Cell(config, record.config["instance"]))
+    model = build_model(table, bench, Cell(config, record.config["instance"]), follow=True)
     load_weights(CellFolder(record.path).weights_file, model)
     return model.eval(), bench
 

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from vdsm_bench.config import PRECISIONS, Precision, StageSettings
 from vdsm_bench.contracts import Batch, ClipShape, Progress, Stage, VideoModel
+from vdsm_bench.errors import is_lack_of_memory
 from vdsm_bench.training.step import freeze
 from vdsm_bench.training.trainer import PlayerLoss, stages_of
 
@@ -107,8 +108,8 @@ def _n_steps(settings: StageSettings) -> int:
 def _timed(once: Callable[[Precision], None], precision: Precision, device: str) -> float:
     try:
         return _device_seconds(once, precision) if device == "cuda" else _seconds(once, precision)
-    except (RuntimeError, ArithmeticError):
-        if precision == "32":
+    except (RuntimeError, ArithmeticError) as error:
+        if precision == "32" or is_lack_of_memory(error):
             raise
         return math.inf  # an operation that has no bfloat16, or a loss that leaves its range
 
