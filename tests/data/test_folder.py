@@ -103,6 +103,7 @@ def damage(folder):
     Image.new("RGB", (100, 32)).save(folder / "crooked.png")
     np.savez(folder / "pickle.npz", np.array([{"a": 1}], dtype=object))
     np.savez(folder / "nan.npz", np.full((4, 8, 8), np.nan))
+    (folder / "renamed.npy").write_bytes((folder / "nan.npz").read_bytes())
     write_clip(folder / "brief.npz", pictures("anna", "run", frames=1))
     write_clip(folder / "twin.npz", pictures("anna", "walk", take=0, frames=8))
     (folder / "mixed").mkdir()
@@ -113,14 +114,14 @@ def damage(folder):
     write_clip(folder / "extra_frames", pictures("ben", "run", frames=9))
     (folder / "readme.txt").write_text("not a clip")
     odd = ["cut.mp4", "noise.avi", "empty.gif", "crooked.png", "pickle.npz", "nan.npz", "brief.npz",
-           "twin.npz", "mixed", "pointer.mp4", "gone.mp4"]  # fmt: skip
+           "twin.npz", "mixed", "pointer.mp4", "gone.mp4", "renamed.npy"]  # fmt: skip
     lines = [*rows, *((name, "anna", "walk") for name in odd)]
     lines += [rows[3], (rows[5][0], "ben", "run")]  # the same again; the same with another label
     write_clip(folder / "slip.npz", pictures("ben", "walk", frames=13))
     lines += [("slip.npz", "ben", "wlak"), ("../outside.mp4", "ben", "run"), ("x.npz", "ben", "")]
     write_labels(folder, lines)
     return odd + [
-        "line 29: anna_walk_3", "with the same labels", "with other labels", "'wlak', seen once",
+        "line 30: anna_walk_3", "with the same labels", "with other labels", "'wlak', seen once",
         "is it 'walk'", "outside.mp4 lies outside", "x.npz has no action", "extra.npz: is not in",
         "extra_frames: is not in labels.csv (a folder of 9 images)", "git lfs pull",
         "too short: 1 frame", "same as anna_walk_0.npz, pixel for pixel", "there is no such file",
@@ -347,6 +348,15 @@ def test_by_the_card_alone_the_set_is_known_everywhere(tmp_path, monkeypatch, ca
     call(*other, "--replace")
     assert ClipStore.open(tmp_path / "data" / "my-set").image_shape == (16, 16, 3)
     call(*other[:-1], "32", "--replace")
+    (source / "odd.npz").write_bytes(b"no clip")
+    odd = ("data", "prepare", "my-set", "--from", str(source), *columns)
+    assert "odd.npz: is not in labels.csv" in call(*odd, "--replace", expect=3).err
+    call(*odd, "--replace", "--leave-out-odd")
+    call(*odd, "--leave-out-odd")  # typed again without --replace: nothing else is asked for
+    call(*odd)
+    for again in (odd, odd[:5]):  # with every option of the set, and with none
+        assert "odd.npz: is not in labels.csv" in call(*again, "--replace", expect=3).err
+    (source / "odd.npz").unlink()
     states = {state["name"]: state for state in json.loads(call("data", "list", "--json").out)}
     assert states["my-set"]["prepared"]
     assert "my-set" in call("list", "datasets").out

@@ -1,14 +1,16 @@
 """The labels file of a user's own clips: who and what by its columns, and the parts it gives."""
 
+import itertools
 import unicodedata
 
 import pytest
 
+from vdsm_bench.data.clip_files import natural
 from vdsm_bench.data.label_file import read_labels
 from vdsm_bench.data.splits import check_disjoint, make_splits, rules_of
 from vdsm_bench.errors import UsageError
 
-from .home_videos import imported, refused, write_folder, write_labels
+from .home_videos import imported, pictures, refused, write_clip, write_folder, write_labels
 
 
 def test_a_label_that_looks_wrong_can_be_right(tmp_path):
@@ -168,3 +170,20 @@ def test_a_table_that_does_not_read_says_why(tmp_path, text, says):
     write_folder(tmp_path / "clips")
     (tmp_path / "clips" / "labels.csv").write_bytes(text)
     assert says in refused(tmp_path / "clips", tmp_path)
+
+
+def test_links_that_lead_back_are_walked_once(tmp_path):
+    write_folder(tmp_path / "clips")
+    for name in ("a", "b"):
+        (tmp_path / "clips" / name).mkdir()
+        (tmp_path / "clips" / name / "up").symlink_to("..", target_is_directory=True)
+    write_clip(tmp_path / "clips" / "a" / "extra.npz", pictures("anna", "run", frames=9))
+    said = refused(tmp_path / "clips", tmp_path)
+    assert said.count("extra.npz: is not in labels.csv") == 1
+    assert "1 thing is odd" in said
+
+
+def test_names_that_are_one_number_are_in_one_order(tmp_path):
+    names = ["p1", "p01", "p001", "p10", "p2", "p"]
+    orders = {tuple(sorted(order, key=natural)) for order in itertools.permutations(names)}
+    assert orders == {("p", "p001", "p01", "p1", "p2", "p10")}

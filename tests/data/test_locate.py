@@ -302,8 +302,31 @@ def test_a_damaged_source_says_what_to_do_when_it_is_mended(table, tmp_path):
 
 def test_a_file_in_the_place_of_a_store_is_damage(table, tmp_path):
     (tmp_path / "dots").write_text("x")
-    with pytest.raises(DataError, match="damaged: there is no card.json"):
-        open_dataset(table, "dots", DataRoot(tmp_path, named=True))
+    root = DataRoot(tmp_path, named=True)
+    with pytest.raises(DataError, match="In the place of the clip store .* lies something else"):
+        open_dataset(table, "dots", root)
+    with pytest.raises(DataError, match="lies something else: dots"):
+        prepare_dataset(table, "dots", root, replace=True)
+    assert (tmp_path / "dots").read_text() == "x"
+
+
+def test_what_is_no_store_is_never_replaced(table, tmp_path):
+    """A folder of the user's, in a data folder that the user named, with a set's name."""
+    root, folder = DataRoot(tmp_path, named=True), tmp_path / "dots"
+    folder.mkdir()
+    (folder / "holiday.mp4").write_bytes(b"the only copy")
+    for replace in (False, True):
+        with pytest.raises(DataError, match=r"lies something else: holiday\.mp4") as refused:
+            prepare_dataset(table, "dots", root, replace=replace)
+        assert "--replace" not in refused.value.hint
+    write_toy(tmp_path / "other", name="dots")
+    for path in (tmp_path / "other").iterdir():  # beside a store, too
+        path.rename(folder / path.name)
+    with pytest.raises(DataError, match=r"lies something else: holiday\.mp4"):
+        prepare_dataset(table, "dots", root, replace=True)
+    assert (folder / "holiday.mp4").read_bytes() == b"the only copy"
+    (folder / "holiday.mp4").unlink()
+    assert len(prepare_dataset(table, "dots", root, replace=True)) == 1
 
 
 def test_frames_that_changed_on_disk_are_refused_where_clips_are_used(table, tmp_path):

@@ -126,10 +126,10 @@ def entries(folder: Path) -> list[Path]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Returns a sort key by which 2 comes before 10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
+    """Returns a sort key by which 2 comes before 10; no two names have the same."""
+    parts = re.split(r"(\d+)", name)
+    numbered = [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return [*numbered, (-2, name)]  # "1" and "01" are one number
 
 
 def require_video_reader() -> Any:
@@ -316,7 +316,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _of_array(path: Path) -> Iterator[Frame]:
     if path.suffix.lower() == ".npy":
         try:
-            array = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:  # np.load would read an npz of this name, too
+                array = np.lib.format.read_array(file, allow_pickle=False)
         except DAMAGE as error:
             # numpy would advise to trust it and open what it holds of pickles
             raise OddFileError("does not read as an array of numbers") from error

@@ -131,7 +131,7 @@ def unlabelled(source: Path, listed: frozenset[str], labels: Path) -> tuple[list
     odd: list[Odd] = []
     others: list[str] = []
     above = {str(parent) for name in listed for parent in PurePosixPath(name).parents}
-    todo = [source]
+    todo, seen = [source], {source.resolve()}
     while todo:
         folder = todo.pop()
         images = []
@@ -140,7 +140,9 @@ def unlabelled(source: Path, listed: frozenset[str], labels: Path) -> tuple[list
             if name in listed or entry == labels:
                 continue
             if entry.is_dir():
-                todo.append(entry)
+                if entry.resolve() not in seen:  # a link may lead back
+                    todo.append(entry)
+                    seen.add(entry.resolve())
             elif entry.suffix.lower() in IMAGES:
                 images.append(name)
             elif entry.suffix.lower() in CLIPS:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 VARIABLE = "VDSM_BENCH_DATA"
 #: what the card of a user's own set says beside what every card does (see ``data/folder.py``)
 KIND, FOLDER, MADE_WITH = "kind", "folder", "made_with"
+#: what says how one import is done, and not what the set is: not taken over by the next
+OF_ONE_IMPORT = {"leave_out_odd": False, "trust_labels": False}
 _OWN_TARGET = "vdsm_bench.data.folder:FolderDataset"
 
 Progress = Callable[[int, int], None]
@@ -104,7 +106,7 @@ def _own_entry(name: str, path: Path) -> Entry | None:
         card = json.loads(path.read_text(encoding="utf-8"))
         if card.get(KIND) != FOLDER:
             return None
-        return own_entry(name, card[MADE_WITH], card)
+        return own_entry(name, {**card[MADE_WITH], **OF_ONE_IMPORT}, card)
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         damage = DataError(
             f"The clip store {path.parent} is damaged: {path.name} does not read ({error}).",
@@ -361,7 +363,10 @@ def _renamed(folder: str, name: str) -> DataError:
 def _replace(
     dataset: VideoDataset, folder: Path, source: Path | None, progress: Progress | None
 ) -> None:
+    from vdsm_bench.data.store import check_nothing_else
+
     aside = _aside(folder)
+    check_nothing_else(folder)
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     try:

@@ -228,8 +228,27 @@ def content_digest(
     return digest.hexdigest()
 
 
+def check_nothing_else(folder: Path) -> None:
+    """Refuses a folder that holds anything but a store, whole or not: it is no one's to replace.
+
+    Raises:
+        DataError: names what lies there.
+    """
+    ours = {FRAMES, CLIPS, CARD}
+    lying = folder.iterdir() if folder.is_dir() else [folder]
+    others = sorted(e.name for e in lying if e.name not in ours and e.name[0] != ".")
+    if others:
+        shown = ", ".join(others[:5]) + (" ..." if len(others) > 5 else "")
+        raise DataError(
+            f"In the place of the clip store {folder} lies something else: {shown}.",
+            hint="another name, another data folder (--data-dir), or move them away; they would "
+            "be lost",
+        )
+
+
 def _read_card(folder: Path) -> dict[str, Any]:
     if folder.exists() and not (folder / CARD).is_file():
+        check_nothing_else(folder)
         raise _damaged(folder, f"there is no {CARD}")
     if not folder.exists():
         raise DataError(

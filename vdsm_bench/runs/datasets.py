@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vdsm_bench.data.locate import (
+    OF_ONE_IMPORT,
     DataRoot,
     build_dataset,
     check_source,
@@ -96,8 +98,9 @@ def table_for(
 
     wanted = {"static": (), "dynamic": (), **before, **given, "name": name}
     arguments = json.loads(json.dumps(dataclasses.asdict(FolderDataset(**wanted))))
-    changed = [key for key, value in arguments.items() if before and before.get(key) != value]
-    if changed and not replace:
+    lasting = arguments.keys() - OF_ONE_IMPORT.keys()
+    changed = [key for key in arguments if key in lasting and before.get(key) != arguments[key]]
+    if before and changed and not replace:
         what = ", ".join(f"{key} {before.get(key)}" for key in changed)
         raise UsageError(
             f"{name} is there already, made with {what}.",
@@ -290,6 +293,6 @@ def survey_files(table: Registry, name: str, source: Path, reporter: Reporter) -
     if report is None:
         raise UsageError(
             f"{name} has no check of files before they are imported; preparing it checks them.",
-            hint=f"vdsm-bench data prepare {name} --from {source}",
+            hint=f"vdsm-bench data prepare {name} --from {shlex.quote(str(source))}",
         )
     return report
