@@ -203,6 +203,7 @@ def test_every_command_has_help(name, capsys):
         (errors.ContractError("x"), 5),
         (errors.ProtocolError("x"), 6),
         (PermissionError(13, "Permission denied", "x"), 3),
+        (MemoryError(), 1),
         (ValueError("x"), 70),
         (KeyboardInterrupt(), 130),
         (entrance.Terminated(), 143),

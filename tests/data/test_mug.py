@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -388,6 +390,16 @@ def test_odd_openface_files_are_refused_by_name(tmp_path, name, says):
     source = openface(tmp_path / "faces")
     (source / "001" / "fear" / name).write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=says):
+        Mug().prepare(tmp_path / "data" / "mug", source=source)
+    assert not (tmp_path / "data" / "mug").exists()
+
+
+def test_takes_and_their_aligned_copies_are_not_imported_together(tmp_path):
+    """They would be two clips of one take, one to train on and one to test on."""
+    source = openface(tmp_path / "faces")
+    raw = source / "001" / "fear" / "take000"
+    shutil.copytree(source / "001" / "fear" / "take000_aligned", raw)
+    with pytest.raises(DataError, match="take000 is not aligned and others are"):
         Mug().prepare(tmp_path / "data" / "mug", source=source)
     assert not (tmp_path / "data" / "mug").exists()
 

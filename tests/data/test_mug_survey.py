@@ -61,7 +61,7 @@ def survey(capsys, source, *options, expect=0):
 def faces(tmp_path):
     """Three people; ben has no clip of fear, and everybody has actions beside the six."""
     actions = (*EXPRESSIONS, "neutral")
-    source = write_tree(tmp_path / "faces", people=("anna", "ben", "cleo"), actions=actions)
+    source = write_tree(tmp_path / "my faces", people=("anna", "ben", "cleo"), actions=actions)
     shutil.rmtree(source / "ben" / "fear")
     return source
 
@@ -99,7 +99,7 @@ def test_the_command_names_every_fault_of_a_tree_and_what_to_type_once_it_is_men
     assert broken.startswith(f"fault: {image} does not read as an image")
     assert "17 of 18 combinations" in answer.out  # what is sound is counted all the same
     assert f"error: {source} has 2 faults; the first: " in answer.err
-    again = f"next: mend {source}, then: vdsm-bench data prepare mug --from {source}"
+    again = f"next: mend {source}, then: vdsm-bench data prepare mug --from '{source}'"
     assert again in answer.err
     told = json.loads(survey(capsys, source, "--json", expect=3).out)
     assert [f"fault: {problem}" for problem in told["problems"]] == [stray, broken]

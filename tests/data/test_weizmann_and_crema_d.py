@@ -37,9 +37,11 @@ def test_weizmann_videos_keep_the_whole_picture(tmp_path):
     source.mkdir()
     for take, name in enumerate(("lena_run1", "lena_run2", "ido_wave2")):
         write_video(source / f"{name}.avi", pictures("ben", "run", take=take, width=48))
+    (source / "ido_wave2.avi").rename(source / "ido_wave2.AVI")
+    (source / "._ido_wave2.avi").write_bytes(b"what a Mac leaves")
     Weizmann(size=48).prepare(tmp_path / "weizmann", source=source)
     store = ClipStore.open(tmp_path / "weizmann")
-    assert store.card["recordings"] == ["ido_wave2.avi", "lena_run1.avi", "lena_run2.avi"]
+    assert store.card["recordings"] == ["ido_wave2.AVI", "lena_run1.avi", "lena_run2.avi"]
     assert store.factors[1].classes == ("run", "wave2")
     assert set(store.factors[1].classes) <= set(ACTIONS)
     assert store.frames(0)[:, :6].max() == 0
@@ -52,6 +54,7 @@ def test_crema_d_is_labelled_by_its_names(tmp_path):
     for name, who in (("1001_DFA_ANG_XX", "anna"), ("1002_IEO_HAP_HI", "ben")):
         clip = pictures(who, "run", frames=12)
         write_video(source / f"{name}.flv", clip, rate=30, codec="flv", pixels="yuv420p")
+    (source / "._1001_DFA_ANG_XX.flv").write_bytes(b"what a Mac leaves")
     CremaD(size=32).prepare(tmp_path / "crema-d", source=source.parent)
     store = ClipStore.open(tmp_path / "crema-d")
     assert store.factors[0].classes == ("1001", "1002")

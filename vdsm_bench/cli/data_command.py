@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def check(session: Session, dataset: str, source: Path | None, cells: bool, as_j
         raise DataError(
             f"{source or dataset} has {count}; the first: {report.problems[0]}",
             hint=f"mend {source or 'its source'}, then: vdsm-bench data prepare {dataset} "
-            + (f"--from {source}" if source else _ANEW),
+            + (f"--from {shlex.quote(str(source))}" if source else _ANEW),
         )
 
 

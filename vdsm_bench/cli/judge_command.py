@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +140,8 @@ def show(session: Session, dataset: str, as_json: bool) -> None:
         try:
             found.append({"folder": str(path.parent), **read_json(path)})
         except DataError as error:  # a panel's file is made of its judges' cards
-            damaged = path if path in panels else f"-r {path.parent}"
-            error.hint = f"rm {damaged}   (the next run makes it anew)"
+            what = ["rm", str(path)] if path in panels else ["rm", "-r", str(path.parent)]
+            error.hint = f"{shlex.join(what)}   (the next run makes it anew)"
             raise
     if as_json:
         print_json(found)

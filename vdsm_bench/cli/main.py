@@ -14,7 +14,7 @@ import click
 
 from vdsm_bench import __version__
 from vdsm_bench.cli.context import Session, note, session_options
-from vdsm_bench.errors import UsageError, VdsmBenchError, disk_error, suggest
+from vdsm_bench.errors import UsageError, VdsmBenchError, disk_error, refusal, suggest
 
 #: command -> one line of help; each lives in the file of its name
 COMMANDS = {
@@ -124,6 +124,10 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if session.debug:
             traceback.print_exc()
+        lack = refusal(error)
+        if lack is not None:
+            note(f"error: {lack}")
+            return lack.exit_code
         note(f"bug: {type(error).__name__}: {error}\n  next: the same command with --debug")
         return BUG
 

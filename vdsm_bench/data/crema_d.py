@@ -93,7 +93,7 @@ class CremaD(VideoDataset):
 def _clips(source: Path) -> Found:
     rows, odd = [], []
     for path in sorted(source.iterdir()):
-        if path.suffix.lower() not in VIDEOS:
+        if path.suffix.lower() not in VIDEOS or path.name.startswith("."):
             continue
         match = _CLIP.fullmatch(path.stem)
         if match is None or match[3] not in _NAMES:

@@ -8,6 +8,7 @@ the same tree as OpenFace 2.0 leaves it, ``IDENTITY/ACTION/TAKE_aligned/frame_de
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,8 @@ class Mug(VideoDataset):
                 raise DataError(f"{problems[0]}.")
             raise DataError(
                 f"{problems[0]}. And {len(problems) - 1} more faults.",
-                hint=f"vdsm-bench data check {self.card.name} --from {source}   (lists them all)",
+                hint=f"vdsm-bench data check {self.card.name} --from {shlex.quote(str(source))}   "
+                "(lists them all)",
             )
         store = StoreWriter(
             destination,

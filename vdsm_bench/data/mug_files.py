@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vdsm_bench.data.clip_files import OddFileError, natural, open_image, pixel_scale
+from vdsm_bench.data.clip_files import OddFileError, entries, natural, open_image, pixel_scale
 from vdsm_bench.data.safe_arrays import AnyArray, read_npz
 from vdsm_bench.data.store import ByteArray, IntArray
 from vdsm_bench.errors import DataError
@@ -35,7 +35,6 @@ _TREE = "IDENTITY/ACTION/TAKE/*.jpg|png|bmp"
 #: highest number of an identity that is taken for one
 _HIGHEST = 9999
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
-_CLUTTER = {"thumbs.db", "desktop.ini"}
 #: OpenFace's folder of aligned faces, and what it writes beside it
 _ALIGNED = "_aligned"
 _BESIDE = re.compile(r"(\.csv|\.hog|\.avi|_of_details\.txt)$")
@@ -201,7 +200,7 @@ class _Take:
 def _scan_tree(source: Path) -> Source:
     """Lists a tree of images; whatever does not fit in is a problem, by name."""
     problems: list[str] = []
-    if not _entries(source):
+    if not entries(source):
         raise DataError(f"{source} is empty; expected two npz files or {_TREE}.")
     takes = [
         _list_take(identity.name, action.name, take, problems)
@@ -228,6 +227,12 @@ def _scan_tree(source: Path) -> Source:
     }
     faceless = sum(take.faceless for take in kept)
     aligned = any(take.folder.name.endswith(_ALIGNED) for take in kept)
+    raw = next((take.folder for take in kept if not take.folder.name.endswith(_ALIGNED)), None)
+    if aligned and raw is not None:
+        problems.append(
+            f"{raw} is not aligned and others are ({_ALIGNED}); one take in both forms would be "
+            "two clips"
+        )
     return Source(
         layout="openface" if aligned else "tree",
         identities=identities,
@@ -255,20 +260,20 @@ def _folders(
     """
     if not parent.is_dir():
         raise DataError(f"{parent} is no folder; the tree is {_TREE}.")
-    entries = _entries(parent)
-    folders = [entry for entry in entries if entry.is_dir()]
+    found = entries(parent)
+    folders = [entry for entry in found if entry.is_dir()]
     aligned = any(folder.name.endswith(_ALIGNED) for folder in folders)
-    for entry in entries:
+    for entry in found:
         if not entry.is_dir() and not (aligned and beside and beside.search(entry.name)):
             problems.append(f"{entry} does not belong there; the tree is {_TREE}")
-    if not entries:
+    if not found:
         problems.append(f"{parent} is empty; the tree is {_TREE}")
     return folders
 
 
 def _list_take(identity: str, action: str, take: Path, problems: list[str]) -> _Take:
     images = []
-    for entry in _entries(take):
+    for entry in entries(take):
         if not entry.is_file() or entry.suffix.lower() not in _IMAGES:
             problems.append(f"{entry} is no jpg, png or bmp image")
         elif _SECOND_FACE.match(entry.name):
@@ -305,17 +310,6 @@ def _frame_number(path: Path) -> int:
     """Returns the frame number that OpenFace writes at the end of an image's name."""
     digits = re.search(r"(\d+)$", path.stem)
     return int(digits[1]) if digits else -1
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(
-        (
-            entry
-            for entry in folder.iterdir()
-            if not entry.name.startswith(".") and entry.name.lower() not in _CLUTTER
-        ),
-        key=lambda entry: natural(entry.name),
-    )
 
 
 def _read_take(images: Sequence[Path], stride: int) -> ByteArray:

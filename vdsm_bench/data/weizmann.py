@@ -108,7 +108,9 @@ def _strips(source: Path) -> Found:
 
 def _videos(source: Path) -> Found:
     rows, odd = [], []
-    for path in sorted(source.rglob("*.avi")):
+    for path in sorted(source.rglob("*")):
+        if path.suffix.lower() != ".avi" or path.name.startswith("."):
+            continue
         name = path.relative_to(source).as_posix()
         match = _VIDEO.fullmatch(path.name.lower())
         actor, action = match.groups() if match else ("", "")
