@@ -11,6 +11,9 @@ import errno
 import re
 from collections.abc import Iterable
 
+#: libraries whose errors are of the network
+_NETWORKED = ("socket", "urllib", "urllib3", "requests", "httpx", "huggingface_hub")
+
 
 class VdsmBenchError(Exception):
     """An error the user can act on.
@@ -78,13 +81,13 @@ class ProtocolError(VdsmBenchError):
 def disk_error(error: OSError) -> DataError:
     """Returns what the disk refused (read-only, full, no such folder) as an error to act on.
 
-    So is what a network refused, which has no number of its own or says which side hung up.
+    So is what a network refused, and what libraries call an error of the system.
     """
-    if (error.errno or 0) <= 0 or isinstance(error, ConnectionError | TimeoutError):
-        return DataError(
-            f"Something outside this machine did not answer: {type(error).__name__}: {error}.",
-            hint="the same command with a network",
-        )
+    kind = f"{type(error).__name__}: {error}"
+    if _is_of_network(error):
+        return DataError(f"The network failed: {kind}.", hint="the same command with a network")
+    if (error.errno or 0) <= 0:  # it comes from no call of the system
+        return DataError(f"Something could not be read or written: {kind}.")
     where = f": {error.filename}" if error.filename is not None else ""
     return DataError(
         f"The disk refused: {error.strerror or error}{where}.",
@@ -108,9 +111,16 @@ def refusal(error: Exception) -> VdsmBenchError | None:
             f"There is too little memory{more}.",
             hint="fewer clips at once: --set training.STAGE.batch_size=N (of all stages: "
             "'training.*.batch_size=N'); while judging judge.batch_size, while scoring "
-            "evaluation.batch_size",
+            "evaluation.batch_size, of your own clips a smaller --size",
         )
     return disk_error(error) if isinstance(error, OSError) else None
+
+
+def _is_of_network(error: OSError) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError):
+        return not isinstance(error, BrokenPipeError)
+    library = type(error).__module__.partition(".")[0]
+    return library in _NETWORKED or error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 def is_lack_of_memory(error: Exception) -> bool:

@@ -60,6 +60,11 @@ def write_whole(path: Path, write: Callable[[Path], object], *, make_folder: boo
         ) from error
 
 
+def is_unfinished(path: Path) -> bool:
+    """Returns whether a killed :func:`write_whole` may have left a file, by its name."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
+
+
 def remove_unfinished(folder: Path) -> None:
     """Removes what killed writers have left in a folder that nobody else writes to now."""
     for left in folder.glob(f".*{_UNFINISHED}"):

@@ -1,5 +1,6 @@
 """Exit codes, quick answers, and refusals that name the next command."""
 
+import errno
 import io
 import json
 import os
@@ -204,6 +205,7 @@ def test_every_command_has_help(name, capsys):
         (errors.ProtocolError("x"), 6),
         (PermissionError(13, "Permission denied", "x"), 3),
         (MemoryError(), 1),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1),
         (ValueError("x"), 70),
         (KeyboardInterrupt(), 130),
         (entrance.Terminated(), 143),

@@ -157,6 +157,16 @@ def test_a_replacement_that_was_killed_gives_the_old_store_back(table, tmp_path)
     assert len(prepare_dataset(table, "dots", DataRoot(tmp_path, named=True))) == 72
 
 
+def test_what_is_put_back_takes_no_place_of_what_is_no_store(table, tmp_path):
+    write_toy(tmp_path / "dots", name="dots")
+    (tmp_path / "dots").rename(locate._aside(tmp_path / "dots"))
+    (tmp_path / "dots").mkdir()
+    (tmp_path / "dots" / "holiday.mp4").write_bytes(b"the only copy")
+    with pytest.raises(DataError, match=r"lies something else: holiday\.mp4"):
+        prepare_dataset(table, "dots", DataRoot(tmp_path, named=True))
+    assert (tmp_path / "dots" / "holiday.mp4").read_bytes() == b"the only copy"
+
+
 def test_checking_a_store_that_is_being_replaced_does_not_stand_in_the_way(tmp_path, monkeypatch):
     """A reader that is through when the old store has been set aside must not make its folder."""
     old = write_toy(tmp_path / "dots", name="dots")
@@ -325,7 +335,12 @@ def test_what_is_no_store_is_never_replaced(table, tmp_path):
     with pytest.raises(DataError, match=r"lies something else: holiday\.mp4"):
         prepare_dataset(table, "dots", root, replace=True)
     assert (folder / "holiday.mp4").read_bytes() == b"the only copy"
-    (folder / "holiday.mp4").unlink()
+    (folder / "holiday.mp4").rename(folder / ".clips")  # hidden, and no clutter
+    with pytest.raises(DataError, match=r"lies something else: \.clips"):
+        prepare_dataset(table, "dots", root, replace=True)
+    (folder / ".clips").unlink()
+    (folder / ".DS_Store").touch()
+    (folder / ".card.json.x1.part").touch()
     assert len(prepare_dataset(table, "dots", root, replace=True)) == 1
 
 

@@ -168,10 +168,12 @@ ROW = {
     "chance": {"a": {"labels": 0.4}, "b": {"labels": 0.3}},
     "histogram": {"a": {"f": [1]}, "b": {"f": [2]}},
     "versions": {"a": 1, "a_old": 1, "b": 1},
-    "notes": ["of b", "of both", "nothing serves 'f'"],
+    "notes": ["of b", "of both", "nothing serves 'f'", "a: 3 clips"],
 }
 FILLED = {
-    "A": filled(["a", "a_old"], ["a by f", "a by g"], ["a"], ["of both", "nothing serves 'f'"]),
+    "A": filled(
+        ["a", "a_old"], ["a by f", "a by g"], ["a"], ["of both", "nothing serves 'f'", "a: 3 clips"]
+    ),
     "B": filled(["b"], ["b by f"], ["b"], ["of b", "of both"]),
 }
 FOUND = {

@@ -165,3 +165,12 @@ def test_the_least_of_several_rounds_counts(monkeypatch):
     monkeypatch.setattr(measure, "_timed", lambda once, precision, device: next(taken[precision]))
     timing = time_precisions(build(), SETTINGS, CLIP, device="cpu")
     assert timing.seconds == {"32": 3, "bf16": 2}  # the first round warms up
+
+
+def test_a_lack_of_memory_is_not_taken_for_what_bf16_cannot_do():
+    def once(precision):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    for precision in ("32", "bf16"):
+        with pytest.raises(torch.OutOfMemoryError):
+            measure._timed(once, precision, "cpu")

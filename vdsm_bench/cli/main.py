@@ -14,7 +14,7 @@ import click
 
 from vdsm_bench import __version__
 from vdsm_bench.cli.context import Session, note, session_options
-from vdsm_bench.errors import UsageError, VdsmBenchError, disk_error, refusal, suggest
+from vdsm_bench.errors import UsageError, refusal, suggest
 
 #: command -> one line of help; each lives in the file of its name
 COMMANDS = {
@@ -98,16 +98,6 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
             obj=session,
         )
         return answer if isinstance(answer, int) else 0
-    except (VdsmBenchError, OSError) as problem:
-        if session.debug:
-            traceback.print_exc()
-        error = problem if isinstance(problem, VdsmBenchError) else disk_error(problem)
-        if error.hint is not None:
-            error.hint = session.in_its_folders(error.hint)
-        elif isinstance(error, UsageError):
-            error.hint = _help(words)
-        note(f"error: {error}")
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -121,15 +111,20 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         if left.code != 1:  # click leaves with 1 where nobody reads an answer to its end
             raise
         return UNHEARD
-    except Exception as error:
+    except Exception as problem:
         if session.debug:
             traceback.print_exc()
-        lack = refusal(error)
-        if lack is not None:
-            note(f"error: {lack}")
-            return lack.exit_code
-        note(f"bug: {type(error).__name__}: {error}\n  next: the same command with --debug")
-        return BUG
+        refused = refusal(problem)
+        if refused is None:
+            said = f"{type(problem).__name__}: {problem}"
+            note(f"bug: {said}\n  next: the same command with --debug")
+            return BUG
+        if refused.hint is not None:
+            refused.hint = session.in_its_folders(refused.hint)
+        elif isinstance(refused, UsageError):
+            refused.hint = _help(words)
+        note(f"error: {refused}")
+        return refused.exit_code
 
 
 def _named(words: Sequence[str]) -> tuple[str, str]:

@@ -179,7 +179,7 @@ def _twin(
 
 
 def _digest(frames: ByteArray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(frames), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(frames).data, digest_size=16).digest()
 
 
 def _watched(row: Row, source: Path, strip: Strip, cut: Cut, taken: _Collected) -> Iterator[Any]:

@@ -379,10 +379,12 @@ def _replace(
 
 def _put_back(folder: Path) -> None:
     """Puts back what a replacement that was killed half-way has set aside."""
-    from vdsm_bench.data.store import CARD
+    from vdsm_bench.data.store import CARD, check_nothing_else
 
     aside = _aside(folder)
     if (aside / CARD).is_file() and not (folder / CARD).is_file():
+        if folder.exists():
+            check_nothing_else(folder)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from vdsm_bench.contracts import Factor
 from vdsm_bench.data.safe_arrays import DAMAGE
 from vdsm_bench.errors import DataError
-from vdsm_bench.files import read_json, write_json
+from vdsm_bench.files import is_unfinished, read_json, write_json
 
 SCHEMA = 1
 FRAMES, CLIPS, CARD = "frames.npy", "clips.npz", "card.json"
@@ -234,9 +234,13 @@ def check_nothing_else(folder: Path) -> None:
     Raises:
         DataError: names what lies there.
     """
-    ours = {FRAMES, CLIPS, CARD}
+    ours = {FRAMES, CLIPS, CARD, PASSED, ".DS_Store", "Thumbs.db", "desktop.ini"}
     lying = folder.iterdir() if folder.is_dir() else [folder]
-    others = sorted(e.name for e in lying if e.name not in ours and e.name[0] != ".")
+    others = sorted(
+        entry.name
+        for entry in lying
+        if entry.name not in ours and not entry.name.startswith("._") and not is_unfinished(entry)
+    )
     if others:
         shown = ", ".join(others[:5]) + (" ..." if len(others) > 5 else "")
         raise DataError(

@@ -98,8 +98,7 @@ def table_for(
 
     wanted = {"static": (), "dynamic": (), **before, **given, "name": name}
     arguments = json.loads(json.dumps(dataclasses.asdict(FolderDataset(**wanted))))
-    lasting = arguments.keys() - OF_ONE_IMPORT.keys()
-    changed = [key for key in arguments if key in lasting and before.get(key) != arguments[key]]
+    changed = [k for k, v in arguments.items() if k not in OF_ONE_IMPORT and before.get(k) != v]
     if before and changed and not replace:
         what = ", ".join(f"{key} {before.get(key)}" for key in changed)
         raise UsageError(

@@ -45,7 +45,7 @@ from vdsm_bench.training.trainer import Trainer
 
 _UNSEEN = (
     "--judge-looks: the judge looked at nothing here, because the model had been trained before, "
-    "or makes no clips"
+    "makes no clips, or is shown too few"
 )
 #: what a cell is called that an error stopped, where it is not "failed"
 _STATES: dict[type, str] = {DivergedError: "diverged", CollapsedError: "collapsed"}
@@ -229,7 +229,8 @@ def _run_guarded(cell: Cell, desk: Desk) -> Outcome:
         traced = "" if folder is None or error is problem else folder.log_traceback()
         if error is not None:
             state = _STATES.get(type(error), "failed")
-            return _failed(cell, folder, state, f"{error}{traced}", error.exit_code, error.message)
+            error.message += traced
+            return _failed(cell, folder, state, str(error), error.exit_code, error.message)
         if folder is None:
             traceback.print_exc()
         text = f"{type(problem).__name__}: {problem}{traced}"

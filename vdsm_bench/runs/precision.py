@@ -15,7 +15,7 @@ from typing import Any
 from vdsm_bench.config import PRECISIONS, Precision, content_key
 from vdsm_bench.contracts import VideoModel
 from vdsm_bench.devices import describe_device, has_bf16
-from vdsm_bench.errors import DataError, is_lack_of_memory
+from vdsm_bench.errors import CellError, DataError, is_lack_of_memory
 from vdsm_bench.files import hold, read_json, write_json
 from vdsm_bench.registry import Registry
 from vdsm_bench.runs.bench import Bench
@@ -97,7 +97,10 @@ def choose_precision(
                 found = _measure(model, cell, bench, device)
             except Exception as error:
                 if is_lack_of_memory(error):  # for now: the next seed of this row may have enough
-                    raise
+                    raise CellError(
+                        f"There is too little memory to measure which precision is faster: {error}",
+                        hint="the same command when there is more, or --precision 32",
+                    ) from error
                 # training meets all else, too, and has a folder to say it in
                 return Choice("auto", "32", f"not measured: {type(error).__name__}: {error}")
             write_json(path, {**found, "sizes": sizes})

@@ -132,9 +132,9 @@ def add_to_row(
     obtain_controls(protocol, judge, reporter)
     found = protocol.evaluate(subject, judge, wanted)
     new = found.as_json()
-    if found.per_pair:
+    gone = _replaced(row, new, "scores")
+    if found.per_pair or gone & row["scores"].keys():
         before = read_pairs(folder.path).columns
-        gone = _replaced(row, new, "scores")
         kept = {name: np.array(v) for name, v in before.items() if name not in gone}
         write_pairs(folder.path, protocol, {**kept, **found.per_pair})
     asked, own = protocol.asked_facts, protocol.own_facts
@@ -160,8 +160,20 @@ def merged(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         key: {n: one for n, one in row.get(key, {}).items() if n not in gone[what]} | found[key]
         for key, what in of.items()
     }
-    lines = [line for line in row.get("long", []) if line["metric"] not in gone["long"]]
-    kept = [note for note in row.get("notes", []) if note not in gone["notes"]]
+    new = {(line["metric"], line["factor"]) for line in found["long"]}
+    lines = [
+        line
+        for line in row.get("long", [])
+        if line["metric"] not in gone["long"] and (line["metric"], line["factor"]) not in new
+    ]
+    # a row from before it said who filled what: a note begins with what it is of
+    owned = {note for filled in row.get("filled", {}).values() for note in filled["notes"]}
+    begun = {note.partition(":")[0] for note in found["notes"] if ":" in note}
+    kept = [
+        note
+        for note in row.get("notes", [])
+        if note not in gone["notes"] and (note in owned or note.partition(":")[0] not in begun)
+    ]
     return {
         **both,
         "long": lines + list(found["long"]),
