@@ -414,9 +414,9 @@ def test_options_that_need_a_suite_say_so(capsys):
 
 
 def test_a_damaged_card_names_the_folder_to_remove(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path))
-    card = tmp_path / "judges" / "toy-squares" / "clips-16px-4f-deadbeef" / "card.json"
+    monkeypatch.setenv("VDSM_BENCH_RUNS", str(tmp_path / "my runs"))
+    card = tmp_path / "my runs" / "judges" / "toy-squares" / "clips-16px-4f-deadbeef" / "card.json"
     card.parent.mkdir(parents=True)
     card.write_text("{")
     told = call(capsys, "judge", "show", "toy-squares", expect=3).err
-    assert f"next: rm -r {card.parent}   (the next run makes it anew)" in told
+    assert f"next: rm -r '{card.parent}'   (the next run makes it anew)" in told

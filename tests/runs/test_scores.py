@@ -312,6 +312,15 @@ def test_a_dear_score_of_another_package_runs_where_it_is_asked_for_with_its_arg
     (again,), _ = own({"evaluation": {"scores": [{"name": "mine", "offset": 0.0625}]}})
     assert again.metrics["scores"]["measured"]["value"] == 0.5625
     assert again.folder == plain.folder
+    assert "measured" in read_pairs(again.folder).columns
+    empty = Findings({"measured": Score(None, reason="the file is empty")})
+    monkeypatch.setattr(Measured, "file", 0.0)
+    monkeypatch.setattr(Measured, "evaluate", lambda *_: empty)
+    (nothing,), _ = own({"evaluation": {"scores": [{"name": "mine", "offset": 0.0625}]}})
+    assert nothing.metrics["scores"]["measured"]["reason"] == "the file is empty"
+    left = read_pairs(nothing.folder).columns  # without those of the file that was
+    assert "measured" not in left
+    assert "transfer_accuracy" in left
 
 
 TAKEN = {
