@@ -235,6 +235,33 @@ def test_the_page_has_the_newest_run_of_every_device_in_full_and_what_that_lacks
     ]  # fmt: skip
 
 
+def test_products_are_held_against_the_peak_of_their_own_precision():
+    row = {
+        "setting": "mug", "preset": "paper", "stage": "sequence", "precision": "bf16",
+        "gflop": {"decoder": 150.0, "encoder": 50.0, "blend": 4.0, "rnn": 16.0},
+        "matmul_gflops": {"program": {"float32": 200.0, "bfloat16": 400.0}},
+        "gflops": 220.0, "share_of_peak": 0.55, "gbytes_at_least": 1.0,
+        "peak_memory_gb": {"program": 2.0},
+        "stock": {
+            "program": {"median": 1.0, "min": 1.0, "max": 1.0},
+            "naive": {"median": 12.0, "min": 12.0, "max": 12.0},
+            "ratio": 12.0,
+        },
+    }  # fmt: skip
+    about = machine.describe("cpu")
+    run = {"date": "day 1", "commit": "c", "command": "x", "rows": [row], "machine": about}
+    # 200 at 400 and 20 at 200 take .5 + .1 of the second
+    page = step.render([run])
+    assert "| 12.0 | 16 | 20.0 |" in page
+    assert "| 55% of 400 (bf16) | 60% |" in page
+    row["precision"] = "32"  # 220 at 200
+    page = step.render([run])
+    assert "| 12.0 | 16 | 10.9 |" in page
+    del row["stock"]["naive"]
+    page = step.render([run])
+    assert "| 16 |  |" in page
+
+
 def test_one_command_measures_and_records(tmp_path):
     command = f"-m benchmarks.step {QUICK['step']} --threads 1 --out"
     done = subprocess.run(
