@@ -37,7 +37,8 @@ from vdsm_bench.devices import choose_device
 
 STAGES = ("pretrain", "sequence")
 _TIMES = (
-    "setting", "stage", "precision", "plain loops, s", "program, s", "ratio", "goal", "at the peaks",
+    "setting", "stage", "precision", "plain loops, s", "program, s", "ratio", "goal",
+    "at the peaks",
 )  # fmt: skip
 #: ratios that are aimed at with two cores, by arrangement, and with a GPU
 _GOALS = {
