@@ -155,12 +155,16 @@ def _summary(times: Sequence[Taken]) -> dict[str, float]:
 def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: the newest runs in full, then a line for each stage of every run.
 
-    Of a device, which may be a processor, the newest run and those that have stages it lacks.
+    Of a device, which may be a processor, the newest run and those that have what it lacks: a
+    stage, or plain loops beside it.
     """
     lines = ["# One optimisation step", ""]
     shown: dict[str, set[str]] = {}
     for run in runs:
-        stages = {f"{_name(row)} {row['stage']}" for row in run["rows"]}
+        stages = {
+            f"{_name(row)} {row['stage']}{' alone' if 'naive' not in row['stock'] else ''}"
+            for row in run["rows"]
+        }
         device = device_name(run["machine"])
         if device not in shown or stages - shown[device]:
             lines += _in_full(run)

@@ -214,7 +214,10 @@ def test_the_page_has_the_newest_run_of_every_device_in_full_and_what_that_lacks
     monkeypatch.setattr(step, "_line", lambda run, row: [])
 
     def run(date, device, processor, *stages):
-        rows = [{"setting": "mug", "preset": "paper", "stage": stage} for stage in stages]
+        rows = [
+            {"setting": "mug", "preset": "paper", "stage": stage, "stock": {"naive": {}}}
+            for stage in stages
+        ]
         return {
             "date": date,
             "machine": {"device": device, "processor": processor},
@@ -230,9 +233,15 @@ def test_the_page_has_the_newest_run_of_every_device_in_full_and_what_that_lacks
             run("day 1", "cpu", "old chip", "pretrain"),
         ]
     )
-    assert [line for line in page.splitlines() if line.startswith("day")] == [
-        "day 5", "day 4", "day 3", "day 2",
-    ]  # fmt: skip
+    assert _days(page) == ["day 5", "day 4", "day 3", "day 2"]
+    alone = run("day 6", "cpu", "old chip", "pretrain")
+    alone["rows"][0]["stock"] = {}
+    beside = [run(f"day {day}", "cpu", "old chip", "pretrain") for day in (5, 4)]
+    assert _days(step.render([alone, *beside])) == ["day 6", "day 5"]
+
+
+def _days(page):
+    return [line for line in page.splitlines() if line.startswith("day")]
 
 
 def test_products_are_held_against_the_peak_of_their_own_precision():
