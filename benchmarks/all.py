@@ -82,6 +82,7 @@ def main() -> None:
     parser.set_defaults(out=None)
     given = parser.parse_args()
     choose_device(given.device)
+    machine.check_threads(given.threads)
     names = [_TESTS] if given.device == "cuda" else []
     names += [name for name, *_ in BENCHMARKS]
     wanted = known("--only", given.only, names) if given.only else names

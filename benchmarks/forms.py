@@ -89,12 +89,16 @@ class Task:
 
 
 class _SameClips:
-    """A sampler that gives the same clips at every step; their frames lie in memory."""
+    """A sampler that gives the same clips at every step."""
 
     def __init__(self, clips: Tensor) -> None:
         self.clips = clips
-        self.resident = (255 * clips.flatten(0, 1)).round().to(torch.uint8)
-        self._rows = torch.arange(len(self.resident), device=clips.device).view(clips.shape[:2])
+        self.n_frames = clips.shape[0] * clips.shape[1]
+        self._rows = torch.arange(self.n_frames, device=clips.device).view(clips.shape[:2])
+
+    def some_frames(self, first: int, end: int) -> Tensor:
+        """Returns some of all frames."""
+        return (255 * self.clips.flatten(0, 1)[first:end]).round().to(torch.uint8)
 
     def batch(
         self, stage: str, step: int, batch_size: int, pairs: bool, frames: int | None = None

@@ -78,7 +78,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
             run["date"][:16], run["commit"], device_name(run["machine"]), row["stage"], row["size"],
-            ", ".join(f"{at}: {1000 * s:.0f}" for at, s in row["seconds"].items()),
+            ", ".join(f"{at}: {1000 * s:.3g}" for at, s in row["seconds"].items()),
             f"{row['exponent']:.2f}",
         )
         for run in runs for row in run["rows"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ def record(
         **results,
     }
     stamp = run["date"].replace(":", "").partition("+")[0]
-    print(json.dumps(run) if "--json" in sys.argv else render([run]), flush=True)
+    print(render([run]), flush=True)
     write_json(out / name / f"{stamp}-{run['commit'].rstrip('+')}.json", run)
     runs = []
     for path in sorted((out / name).glob("*.json"), reverse=True):
@@ -60,7 +59,7 @@ def _options() -> list[str]:
     while "--out" in given:
         at = given.index("--out")
         del given[at : at + 2]
-    return [option for option in given if option != "--json" and not option.startswith("--out=")]
+    return [option for option in given if not option.startswith("--out=")]
 
 
 def describe(run: dict[str, Any]) -> str:

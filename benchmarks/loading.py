@@ -33,6 +33,7 @@ from vdsm_bench.data.clips import ClipSampler, downscale, to_unit
 from vdsm_bench.data.store import ClipStore
 from vdsm_bench.data.store_writer import StoreWriter
 from vdsm_bench.devices import prepare_process
+from vdsm_bench.errors import UsageError
 
 STORED, LENGTH, BATCH = 64, 32, 20
 _PLAIN, _CAST = "npz, DataLoader", ", cast to float32"
@@ -78,6 +79,8 @@ def main() -> None:
     given = parser.parse_args()
     machine.at_least("--clips", given.clips, BATCH)  # the npz loader drops what fills no batch
     machine.at_least("--rounds", given.rounds, 1)
+    if given.seconds <= 0:
+        raise UsageError(f"--seconds {given.seconds}: must be above 0.", hint="--seconds 0.5")
     machine.prepare(given.device, given.threads)
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:

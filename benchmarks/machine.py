@@ -47,7 +47,7 @@ def commit() -> str:
             subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
             for words in (
                 ["describe", "--always", "--exclude=*"],
-                ["diff", "HEAD", "--name-only", "--", ".", ":!benchmarks/results"],
+                ["status", "--porcelain", "--", ".", ":!benchmarks/results"],
             )
         )
     except (OSError, subprocess.CalledProcessError):

@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--data-dir", type=Path, default=None)
     given = parser.parse_args()
+    machine.at_least("--clips", given.clips, 2)  # what a code says is a spread over clips
     machine.prepare(given.device, given.threads)
     suite = load_suite(registry(), "recipe")
     rows = []

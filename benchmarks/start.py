@@ -64,12 +64,12 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     """Returns the page: a line for each command of every run, the newest first."""
     rows = [
         (
-            run["date"][:16], run["commit"], row["command"], f"{row['seconds']:.2f}",
-            f"{row['least']:.2f}", f"{row['processor_seconds']:.2f}",
+            run["date"][:16], run["commit"], run["machine"]["processor"], row["command"],
+            *(f"{row[name]:.2f}" for name in ("seconds", "least", "processor_seconds")),
         )
         for run in runs for row in run["rows"]
     ]  # fmt: skip
-    head = ("date", "commit", "command", "median, s", "least, s", "processor, s")
+    head = ("date", "commit", "processor", "command", "median, s", "least, s", "processor, s")
     return "\n".join([
         "# Answers of the command line", "", f"`{runs[0]['command']}`", "",
         describe(runs[0]), "", table(head, rows),

@@ -114,6 +114,35 @@ def test_threads_sleep_while_they_wait_only_where_the_machine_is_busy(
     assert run_python(WAITING, free, "early", **environment).stdout.strip() == answer
 
 
+PREPARED = """
+import importlib, sys
+from vdsm_bench.cli.main import run_cli
+
+name, *words = sys.argv[1:]
+
+def prepared():
+    print("torch" in sys.modules)
+    raise SystemExit(0)
+
+importlib.import_module(f"vdsm_bench.cli.{name}_command").prepare_environment = prepared
+run_cli([name, *words])
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run --model vdsm --dataset mug-synthetic",
+        "judge train mug-synthetic",
+        "judge audit mug-synthetic",
+        "score clips.npz --dataset mug-synthetic",
+        "transfer --dataset mug-synthetic",
+    ],
+)
+def test_every_command_that_computes_settles_how_threads_wait_before_torch(run_python, words):
+    assert run_python(PREPARED, *words.split()).stdout == "False\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores can be kept from it")
 def test_threads_are_as_many_as_the_cores_that_the_process_may_use(run_python):
     narrow = "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"

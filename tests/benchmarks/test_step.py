@@ -132,6 +132,31 @@ def test_bytes_are_those_of_what_is_read_and_written():
         assert watched.bytes == moved * kilobyte
 
 
+def test_plain_loops_are_left_as_torch_is_but_for_the_second_arrangement(monkeypatch):
+    built = []
+
+    class Told:
+        def __init__(self, task, forms, *, as_program, threads):
+            built.append((*forms, as_program))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def step(self, form):
+            return Taken(1.0, 1.0)
+
+        def facts(self, form):
+            return {}
+
+    monkeypatch.setattr(step, "Worker", Told)
+    monkeypatch.setattr(step, "_row", lambda task, precision, taken, facts: sorted(taken))
+    assert step.measure(_task("sequence"), ["32"], 1, None, naive=True) == [["same", "stock"]]
+    assert built == [("naive", False), ("32", True), ("naive", "32", True)]
+
+
 def test_forms_take_turns_and_the_ratio_is_of_the_medians():
     turns = []
 
@@ -173,6 +198,9 @@ def test_a_run_is_of_the_commit_that_it_began_with_whatever_it_wrote(tmp_path, m
     short = git("rev-parse", "--short", "HEAD")
     page.write_text("2")
     assert machine.commit() == short
+    (tmp_path / "more.py").write_text("1")
+    assert machine.commit() == f"{short}+"
+    (tmp_path / "more.py").unlink()
     (tmp_path / "code.py").write_text("2")
     assert machine.commit() == f"{short}+"
 

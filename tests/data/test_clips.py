@@ -223,6 +223,9 @@ def test_it_tells_which_frames_a_batch_shows(store, pairs):
         assert torch.equal(read.rows(*wanted), rows)
     assert len({held.rows(*wanted).numpy().tobytes() for wanted in asked}) == 4
     assert read.resident is None
+    assert held.n_frames == read.n_frames == len(held.resident)
+    for each in (held, read):
+        assert torch.equal(each.some_frames(3, 17), held.resident[3:17])
 
 
 def test_no_clips_are_refused(store):

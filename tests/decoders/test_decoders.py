@@ -71,8 +71,13 @@ def test_widths_that_cannot_be_are_refused_before_anything_is_built(name, widths
 @pytest.mark.parametrize("outside", [3, 16])  # made as planes, and channels last
 @pytest.mark.parametrize(("n", "t", "side"), [(2, 3, 4), (1, 1, 1), (3, 1, 2)])
 @pytest.mark.parametrize("groups", ["own", "shared"])
-def test_upconvolve_equals_leaky_relu_and_conv_transpose(outside, n, t, side, groups, monkeypatch):
-    monkeypatch.setattr(upconvolution, "_CACHE_BYTES", 1)  # a clip at a time
+@pytest.mark.parametrize("together", [1, 2])  # clips; of three the last comes alone
+def test_upconvolve_equals_leaky_relu_and_conv_transpose(
+    outside, n, t, side, groups, together, monkeypatch
+):
+    monkeypatch.setattr(
+        upconvolution, "_CACHE_BYTES", together * t * side**2 * 16 * outside * torch.double.itemsize
+    )
     torch.manual_seed(0)
     g = n if groups == "own" else 1
     x = torch.randn(n, t, side, side, 5, dtype=torch.double, requires_grad=True)
@@ -180,6 +185,19 @@ def test_bfloat16_products_keep_logits_and_gradients_near(kind):
     assert all(grad.dtype is torch.float32 for grad in near_grads)
     for a, b in zip([near, *near_grads], [exact, *exact_grads], strict=True):
         assert (a - b).norm() < 0.1 * b.norm()
+
+
+def test_experts_are_blended_in_float32_where_products_are_not():
+    torch.manual_seed(0)
+    decoder = MixtureOfExpertsDecoder(
+        clip=ClipShape(4, 3, 16, 16), pose_dim=5, identity_dim=3, widths=(8, 8)
+    )
+    w = torch.softmax(torch.randn(2, 3), -1)
+    with torch.autocast("cpu", torch.bfloat16):
+        blended = decoder.blend(w)
+    for made, bank in zip(blended, zip(decoder.weights, decoder.biases, strict=True), strict=True):
+        for one, experts in zip(made, bank, strict=True):
+            torch.testing.assert_close(one, torch.einsum("bk,...k->b...", w, experts))
 
 
 @pytest.mark.parametrize("start", ["kept-scale", "shared-base", "own-scale"])

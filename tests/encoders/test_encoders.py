@@ -259,7 +259,10 @@ plain = encoder(frames)
 plain.square().sum().backward()
 gradients = [each.grad.clone() for each in encoder.parameters()]
 encoder.zero_grad()
+larger = torch.rand(2, 3, 20, 24)  # than the stack was built for
+unlike = encoder(larger)
 blurred_stack._kernels = lambda pictures: blur_kernels
+assert torch.equal(encoder(larger), unlike)
 found = encoder(frames)
 found.square().sum().backward()
 torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)

@@ -122,6 +122,7 @@ def test_a_finished_cell_is_profiled_without_training(bench, tmp_path, monkeypat
             "copies and element-wise"
         ),
         "_add_up": "copies and element-wise",
+        "_band_product": "convolutions",
         "aten::conv_transpose2d": "convolutions",
         "sm80_xmma_fprop_implicit_gemm_f32f32": "convolutions",
         "aten::multinomial": "random numbers",

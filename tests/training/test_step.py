@@ -36,6 +36,27 @@ def test_a_step_never_waits_for_the_device(tmp_path, stage, arguments):
     assert work.meter.read().sound == 2
 
 
+def test_a_step_moves_weights_as_adam_is_written(tmp_path):
+    trainer = Trainer(build(), SETTINGS, Noise(), folder=tmp_path, seed=0)
+    work = trainer.begin(trainer.stages[0])
+    (player,) = work.stage.players
+    rate, moments = SETTINGS["pretrain"].learning_rate, {}
+    for step in range(3):
+        before = [p.detach().double() for p in player.parameters]
+        work.take(torch.rand(2, 6, 3, 16, 16), Progress(0, 4, step, 12))
+        for index, (old, p) in enumerate(zip(before, player.parameters, strict=True)):
+            if p.grad is None:
+                continue
+            first, second, count = moments.get(index, (0.0, 0.0, 0))
+            g, (a, b) = p.grad.double(), player.betas
+            first, second, count = a * first + (1 - a) * g, b * second + (1 - b) * g**2, count + 1
+            moments[index] = first, second, count
+            spread = (second / (1 - b**count)).sqrt() + 1e-8
+            moved = old - rate * (first / (1 - a**count)) / spread
+            torch.testing.assert_close(p.double(), moved, rtol=1e-5, atol=1e-7)
+    assert moments
+
+
 @pytest.mark.parametrize("share", [0.1, 10.0])
 def test_long_gradients_are_cut_to_the_clip_and_short_ones_left_alone(tmp_path, share):
     clip = torch.rand(2, 6, 3, 16, 16)

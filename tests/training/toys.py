@@ -37,26 +37,29 @@ class Noise:
 
 
 class Held:
-    """Batches of a few frames that lie in memory."""
+    """Batches of a few frames, all of which it knows."""
 
     def __init__(self, n=7, frames=5, device="cpu"):
         self.frames = frames
         generator = torch.Generator().manual_seed(n)
         pixels = torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=generator)
-        self.resident = pixels.to(device)
+        self.pixels, self.n_frames = pixels.to(device), n
+
+    def some_frames(self, first, end):
+        return self.pixels[first:end]
 
     def rows(self, stage, step, batch_size, pairs, frames=None):
         generator = torch.Generator().manual_seed(step + 1000 * len(stage))
         shape = batch_size, frames or self.frames
-        rows = torch.randint(0, len(self.resident), shape, generator=generator)
-        return rows.to(self.resident.device)
+        rows = torch.randint(0, self.n_frames, shape, generator=generator)
+        return rows.to(self.pixels.device)
 
     def batch(self, *arguments):
-        return to_unit(self.resident[self.rows(*arguments)])
+        return to_unit(self.pixels[self.rows(*arguments)])
 
 
 class Read:
-    """The same batches, as if read from a disk."""
+    """The same batches, and no word on what frames there are."""
 
     def __init__(self, held):
         self.batch = held.batch

@@ -17,6 +17,7 @@ from vdsm_bench.cli.context import (
     pass_session,
     print_json,
 )
+from vdsm_bench.devices import prepare_environment
 
 if TYPE_CHECKING:
     from vdsm_bench.runs.protocol import ScoringProtocol
@@ -60,6 +61,7 @@ def train(
     as_json: bool,
 ) -> None:
     """Train the judge of DATASET for a preset's clips, or reuse it."""
+    prepare_environment()
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.notation import parse_assignments
     from vdsm_bench.runs.judging import judge_of
@@ -97,6 +99,7 @@ def audit(
     judge.seeds=[...] choose others), have to pass every gate, agree, and give every control the
     score that is known beforehand. Exit code 6 where they do not.
     """
+    prepare_environment()
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.errors import ProtocolError
     from vdsm_bench.notation import parse_assignments

@@ -17,6 +17,7 @@ from vdsm_bench.cli.context import (
     pass_session,
     print_json,
 )
+from vdsm_bench.devices import prepare_environment
 
 if TYPE_CHECKING:
     from vdsm_bench.config import CellConfig
@@ -110,6 +111,7 @@ def command(
             "Give a file of predictions to score, or --template DIR to write what is asked of it.",
             hint=f"vdsm-bench score --template request --dataset {dataset}",
         )
+    prepare_environment()
     from vdsm_bench.cli.cell_options import stand_in
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.cli.run_command import show_outcomes

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vdsm_bench.cli.context import Session, complete_names, device_option, pass_session
+from vdsm_bench.devices import prepare_environment
 
 
 @click.command("transfer")
@@ -41,6 +42,7 @@ def command(
     out: Path | None,
 ) -> None:
     """Write a swap grid as GIF and PNG: identities across, motions down."""
+    prepare_environment()
     from vdsm_bench.cli.cell_options import stand_in
     from vdsm_bench.cli.progress import reporter
     from vdsm_bench.runs.pick import pick_cell

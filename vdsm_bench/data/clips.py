@@ -264,6 +264,17 @@ class ClipSampler:
         """All frames ``[N, C, H, W]``, uint8, on the device; None where they do not fit there."""
         return self._resident
 
+    @property
+    def n_frames(self) -> int:
+        """How many frames all clips have together."""
+        return int(self._offsets[-1])
+
+    def some_frames(self, first: int, end: int) -> Tensor:
+        """Returns those from ``first`` up to ``end``: uint8 ``[n, C, H, W]``, on the device."""
+        if self._resident is not None:
+            return self._resident[first:end]
+        return self._frames_at(np.arange(first, end)).to(self._device)
+
     def rows(
         self,
         stage: str,
@@ -309,11 +320,14 @@ class ClipSampler:
     def _read(self, wanted: _Step) -> Tensor:
         """Reads a batch from the memory map, uint8 ``[B, T, C, H, W]``, pinned for CUDA."""
         rows = self._rows(wanted)
+        planes = self._frames_at(rows.reshape(-1)).view(*rows.shape, -1, self._size, self._size)
+        return planes.pin_memory() if self._device.startswith("cuda") else planes
+
+    def _frames_at(self, rows: IntArray) -> Tensor:
+        """Reads frames by their places among all ``[n]``: uint8 ``[n, C, H, W]``."""
         clip = np.searchsorted(self._offsets, rows, side="right") - 1
         frames = self._store.frames_at(self._indices[clip], rows - self._offsets[clip])
-        small = downscale(frames.reshape(-1, *frames.shape[2:]), self._size)
-        planes = _to_planes(small).view(*rows.shape, -1, self._size, self._size)
-        return planes.pin_memory() if self._device.startswith("cuda") else planes
+        return _to_planes(downscale(frames, self._size))
 
     def _walk(self, stage: str, step: int, batch_size: int) -> IntArray:
         """Returns positions in the index list: the step's stretch of the endless walk."""
@@ -348,7 +362,7 @@ class ClipSampler:
         return rows
 
     def _fits(self) -> bool:
-        size = int(self._offsets[-1]) * self._size**2 * self._store.image_shape[2]
+        size = self.n_frames * self._size**2 * self._store.image_shape[2]
         return may_stay(size, self._device)
 
     def _load(self) -> Tensor:
@@ -356,7 +370,7 @@ class ClipSampler:
         import torch
 
         shape = (
-            int(self._offsets[-1]),
+            self.n_frames,
             self._store.image_shape[2],
             self._size,
             self._size,

@@ -59,7 +59,8 @@ class BlurredStack(nn.Sequential):
     """Layers of which some are BlurPools; on a GPU those are a kernel of our own.
 
     A GPU's depthwise convolution and reflected edges take most of an encoder's time. Where the
-    kernel cannot do it (:func:`vdsm_bench.kernels.kernels_for`), a BlurPool is the layer it is.
+    kernel cannot do it (:func:`vdsm_bench.kernels.kernels_for`, or pictures of another size than
+    the stack was built for), a BlurPool is the layer it is.
 
     Args:
         layers: in turn; a BlurPool is told by its filter.
@@ -87,12 +88,10 @@ class BlurredStack(nn.Sequential):
             if not _is_blur(layer):
                 seen = layer(seen)
                 continue
-            kernels = _kernels(seen)
-            if kernels is None:
-                seen = _pooled(layer, seen)
-            else:
-                rows, columns = self._side(f"rows_{index}"), self._side(f"columns_{index}")
-                seen = blur(seen, rows, columns, kernels)
+            rows, columns = self._side(f"rows_{index}"), self._side(f"columns_{index}")
+            known = seen.shape[2:] == (rows.matrix.shape[1], columns.matrix.shape[1])
+            kernels = _kernels(seen) if known else None
+            seen = blur(seen, rows, columns, kernels) if kernels else _pooled(layer, seen)
         return seen
 
     def _side(self, name: str) -> Side:

@@ -18,11 +18,14 @@ _TOGETHER, _TOGETHER_ON_CUDA = 256, 4096
 
 @runtime_checkable
 class FrameHolder(Protocol):
-    """A sampler that may have all frames in memory, and tells which of them a batch shows."""
+    """A sampler that knows all frames it draws from, and tells which of them a batch shows."""
 
     @property
-    def resident(self) -> Tensor | None:
-        """All frames ``[N, C, H, W]``, uint8, on the device; None where they do not fit there."""
+    def n_frames(self) -> int:
+        """How many there are."""
+
+    def some_frames(self, first: int, end: int) -> Tensor:
+        """Returns those from ``first`` up to ``end``: uint8 ``[n, C, H, W]``, on the device."""
 
     def rows(
         self, stage: str, step: int, batch_size: int, pairs: bool, frames: int | None = None
@@ -70,24 +73,25 @@ def known_features(
     """Computes the features of all frames.
 
     Returns:
-        None where the stage has none, where the frames are not in memory, where the stage is
-        shown fewer frames than there are, and where features of all take more memory than may be
-        kept (:func:`~vdsm_bench.data.clips.may_stay`).
+        None where the stage has none, where the sampler does not tell its frames, where the stage
+        is shown fewer than there are, and where features of all take more memory than may be kept
+        (:func:`~vdsm_bench.data.clips.may_stay`).
     """
-    if stage.features is None or not isinstance(sampler, FrameHolder) or sampler.resident is None:
+    if stage.features is None or not isinstance(sampler, FrameHolder):
         return None
+    n_frames = sampler.n_frames
     shown = _rows(stage.name, settings, sampler, 0).numel()
-    if len(sampler.resident) > shown * settings.epochs * settings.batches_per_epoch:
+    if n_frames > shown * settings.epochs * settings.batches_per_epoch:
         return None
     together = _TOGETHER_ON_CUDA if device.type == "cuda" else _TOGETHER
     with torch.no_grad(), autocast(device, precision):
-        one = stage.features(to_unit(sampler.resident[:1]))
-        if not may_stay(one.nbytes * len(sampler.resident), str(device)):
+        one = stage.features(to_unit(sampler.some_frames(0, 1)))
+        if not may_stay(one.nbytes * n_frames, str(device)):
             return None
-        table = one.new_empty(len(sampler.resident), *one.shape[1:])  # no second one beside it
-        for first in range(0, len(table), together):
-            some = sampler.resident[first : first + together]
-            table[first : first + together] = stage.features(to_unit(some))
+        table = one.new_empty(n_frames, *one.shape[1:])  # no second one beside it
+        for first in range(0, n_frames, together):
+            end = min(first + together, n_frames)
+            table[first:end] = stage.features(to_unit(sampler.some_frames(first, end)))
     return KnownFeatures(stage.name, settings, sampler, table)
 
 

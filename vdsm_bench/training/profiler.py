@@ -48,7 +48,7 @@ _GROUPS = {
     "recurrent nets": r"lstm|gru|rnn|LSTM|GRU|RNN",
     "random numbers": r"distribution_|philox|dropout|"
     + _named(r"rand\w*|(log_)?normal\w*|uniform|bernoulli\w*|multinomial|exponential"),
-    "convolutions": r"conv(?!ert)|im2col|col2im|winograd|fprop|dgrad|wgrad",
+    "convolutions": r"conv(?!ert)|im2col|col2im|winograd|fprop|dgrad|wgrad|^_band_product$",
     "matrix products": r"gemm|gemv|cutlass|nvjet|splitK|dot_kernel|"
     + _named(
         r"\w*mm|(linalg_)?matmul|\w*mv|v?dot|(mkldnn_|bi)?linear\w*|einsum|outer|tensordot|"
