@@ -64,6 +64,18 @@ def test_scores_that_the_printed_table_lacks_are_in_the_row_and_its_csv(tmp_path
     assert "own_score" not in to_markdown([base, low, absent], {})
 
 
+def test_a_line_says_what_its_variant_was_told_beside_pixels(tmp_path):
+    for seed in (0, 1):
+        make_cell(tmp_path, seed=seed, supervision="identity-pairs")
+    make_cell(tmp_path, layers=[LOW])
+    base, low, absent = rows_of(tmp_path)
+    told = [row["supervision"] for row in (base, low, absent)]
+    assert told == ["identity-pairs", "none", ""]
+    first, second = to_markdown([base, low], {"lr-low": "slow"}).splitlines()[-2:]
+    assert first.endswith("| identity-pairs |  |")
+    assert second.endswith("| none | slow |")
+
+
 def test_a_factor_is_averaged_over_the_seeds_that_have_it(tmp_path):
     make_cell(tmp_path)
     long = [{"metric": "identity_accuracy", "factor": "hair", "value": None}]

@@ -83,6 +83,15 @@ def test_the_wide_leaderboard_has_intervals_and_names_every_cell_that_is_not_don
     assert "[0.700, 0.900]" not in printed("leaderboard").out
 
 
+def test_the_leaderboard_says_what_models_were_told_beside_pixels(tmp_path, printed):
+    make_cell(tmp_path, supervision="identity-pairs")
+    assert "supervision: identity-pairs" in printed("leaderboard").out.splitlines()
+    make_cell(tmp_path, model="toy[decoder=single]")
+    told = "toy small ×1"
+    said = f"supervision: identity-pairs ({told}); none (toy[decoder=single] small ×1)"
+    assert said in printed("leaderboard").out.splitlines()
+
+
 def test_no_name_and_no_interval_is_cut_from_a_table_wider_than_the_lines_about_it(
     tmp_path, printed
 ):

@@ -81,10 +81,11 @@ def to_markdown(rows: Sequence[Row], summaries: Mapping[str, str]) -> str:
         measured = [row for row in members if row["n_seeds"] or row["collapsed"]]
         factors = list(dict.fromkeys(name for row in measured for name in row["factors"]))
         names = ["variant", "seeds", *list(SCORES.values())[:3], *factors, "mean of factors"]
-        names += [*list(SCORES.values())[3:], *PROBES.values(), "collapsed", "minutes", "what"]
+        names += [*list(SCORES.values())[3:], *PROBES.values(), "collapsed", "minutes"]
         lines = [f"### {dataset}, scored on {part} clips"]
         if measured:
-            lines += ["", _line(names), _line(["---", *["---:"] * (len(names) - 2), "---"])]
+            lines += ["", _line([*names, "supervision", "what"])]
+            lines += [_line(["---", *["---:"] * (len(names) - 1), "---", "---"])]
         lines += [_line(_cells(row, factors, models, summaries)) for row in measured]
         missing = [
             _name(row, models) + (f" ({row['not_done']})" if row["not_done"] else "")
@@ -129,6 +130,7 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
     row: Row = {
         "seeds": " ".join(str(seed) for seed in records if seed not in states),
         "n_seeds": len(done),
+        "supervision": " ".join(dict.fromkeys(each["supervision"] for each in done)),
     }
     for name in SCORES:
         row.update(_mean(name, [_value(each, name) for each in done]))
@@ -234,6 +236,7 @@ def _cells(
         *(_shown(row, f"{probe}_above_chance") for probe in PROBES),
         "–" if row["collapsed"] is None else f"{row['collapsed']:.0%}",
         _shown(row, "training_minutes", digits=1),
+        row["supervision"],
         summaries.get(row["variant"], ""),
     ]  # fmt: skip
 

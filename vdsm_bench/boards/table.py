@@ -80,6 +80,7 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
         for row in told:
             name = f"{row['model']} {_run(row, changed)}"
             blocks.append(Text(f"{name}, identity by factor: {row['identity_by_factor']}\n"))
+        blocks += _supervision(members, changed)
         if everything:
             blocks += _further(members, changed)
     if done:
@@ -101,6 +102,18 @@ def render(rows: Sequence[Row], *, everything: bool = False) -> RenderableType:
 
 def _minor(row: Row) -> bool:
     return row["slot"] == "control" and row["model"] in ("chance-labels", "chance-permutation")
+
+
+def _supervision(rows: Sequence[Row], changed: Sequence[str]) -> Iterator[Text]:
+    """Yields a line on what models were told beside pixels, with their names where it differs."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        if row["slot"] in _MODELS:
+            who = f"{row['model']} {_run(row, changed)}".strip()
+            told.setdefault(str(row["supervision"]), []).append(who)
+    if told:
+        said = (f"{what} ({', '.join(who)})" for what, who in told.items())
+        yield Text(f"supervision: {next(iter(told)) if len(told) == 1 else '; '.join(said)}\n")
 
 
 def _further(rows: Sequence[Row], changed: Sequence[str]) -> Iterator[Text]:
