@@ -78,7 +78,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     rows = [
         (
             run["date"][:16], run["commit"], device_name(run["machine"]), row["stage"], row["size"],
-            ", ".join(f"{at}: {1000 * s:.3g}" for at, s in row["seconds"].items()),
+            ", ".join(f"{at}: {_milliseconds(each)}" for at, each in row["seconds"].items()),
             f"{row['exponent']:.2f}",
         )
         for run in runs for row in run["rows"]
@@ -91,6 +91,10 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         f"`{runs[0]['command']}`; what is not changed is {base}; widths {widths}.", "",
         describe(runs[0]), "", table(head, rows),
     ])  # fmt: skip
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.{0 if seconds >= 0.1 else 1}f}"
 
 
 def main() -> None:

@@ -161,10 +161,8 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
     lines = ["# One optimisation step", ""]
     shown: dict[str, set[str]] = {}
     for run in runs:
-        stages = {
-            f"{_name(row)} {row['stage']}{' alone' if 'naive' not in row['stock'] else ''}"
-            for row in run["rows"]
-        }
+        named = {f"{_name(row)} {row['stage']}": "naive" in row["stock"] for row in run["rows"]}
+        stages = {*named, *(f"{stage} beside" for stage, beside in named.items() if beside)}
         device = device_name(run["machine"])
         if device not in shown or stages - shown[device]:
             lines += _in_full(run)

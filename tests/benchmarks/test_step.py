@@ -266,6 +266,7 @@ def test_the_page_has_the_newest_run_of_every_device_in_full_and_what_that_lacks
     alone["rows"][0]["stock"] = {}
     beside = [run(f"day {day}", "cpu", "old chip", "pretrain") for day in (5, 4)]
     assert _days(step.render([alone, *beside])) == ["day 6", "day 5"]
+    assert _days(step.render([*beside, alone])) == ["day 5"]
 
 
 def _days(page):

@@ -74,6 +74,8 @@ def test_a_line_says_what_its_variant_was_told_beside_pixels(tmp_path):
     first, second = to_markdown([base, low], {"lr-low": "slow"}).splitlines()[-2:]
     assert first.endswith("| identity-pairs |  |")
     assert second.endswith("| none | slow |")
+    make_cell(tmp_path, seed=2)
+    assert rows_of(tmp_path)[0]["supervision"] == "identity-pairs, none"
 
 
 def test_a_factor_is_averaged_over_the_seeds_that_have_it(tmp_path):

@@ -130,7 +130,7 @@ def _over_seeds(records: Mapping[int, CellRecord]) -> Row:
     row: Row = {
         "seeds": " ".join(str(seed) for seed in records if seed not in states),
         "n_seeds": len(done),
-        "supervision": " ".join(dict.fromkeys(each["supervision"] for each in done)),
+        "supervision": ", ".join(dict.fromkeys(each["supervision"] for each in done)),
     }
     for name in SCORES:
         row.update(_mean(name, [_value(each, name) for each in done]))
@@ -236,7 +236,7 @@ def _cells(
         *(_shown(row, f"{probe}_above_chance") for probe in PROBES),
         "–" if row["collapsed"] is None else f"{row['collapsed']:.0%}",
         _shown(row, "training_minutes", digits=1),
-        row["supervision"],
+        row["supervision"] or "–",
         summaries.get(row["variant"], ""),
     ]  # fmt: skip
 

@@ -341,12 +341,13 @@ class ClipSampler:
 
     def _permutation(self, stage: str, number: int) -> IntArray:
         key = (stage, number)
-        if key not in self._permutations:
+        found = self._permutations.get(key)  # the reader's thread draws too, and may clear
+        if found is None:
             if len(self._permutations) > 8:
                 self._permutations.clear()
             draw = generator(self._seed, self._purpose, stage, number)
-            self._permutations[key] = draw.permutation(len(self))
-        return self._permutations[key]
+            found = self._permutations[key] = draw.permutation(len(self))
+        return found
 
     def _windows(
         self, positions: IntArray, uniform: npt.NDArray[np.float64], frames: int

@@ -88,9 +88,9 @@ class VDSM(VideoModel):
             (:func:`~vdsm_bench.models.vdsm.pairs.pair_information`).
 
     Deviation:
-        ``sequence`` freezes the pose head too, as the release does, in which it is part of the
-        encoder, and the paper does not say: d is inferred from the poses that ``pretrain`` reads
-        off the frames. ``pose_shut`` keeps the pose code out until s
+        ``sequence`` freezes the pose head too. The paper does not say so; in the release the head
+        is part of the frozen encoder. d is inferred from the poses that ``pretrain`` reads off the
+        frames. ``pose_shut`` keeps the pose code out until s
         has been learnt, so that it cannot take what s has yet to learn. A large KL weight instead
         may shut the pose for good where the motion is small, if the decoder learns that z is noise.
         ``identity_from="partner"`` infers s of each of two clips of one identity from the other
