@@ -79,7 +79,7 @@ def main() -> None:
     given = parser.parse_args()
     machine.at_least("--clips", given.clips, BATCH)  # the npz loader drops what fills no batch
     machine.at_least("--rounds", given.rounds, 1)
-    if given.seconds <= 0:
+    if not given.seconds > 0:  # nan too
         raise UsageError(f"--seconds {given.seconds}: must be above 0.", hint="--seconds 0.5")
     machine.prepare(given.device, given.threads)
     prepare_process()

@@ -286,6 +286,7 @@ def test_a_run_that_does_not_read_is_left_out_of_the_page_and_named(capsys, tmp_
         (loading.main, "--clips 19"),
         (loading.main, "--rounds 0"),
         (loading.main, "--seconds 0"),
+        (loading.main, "--seconds nan"),
         (pull.main, "--clips 1"),
         (everything.main, "--threads 0"),
         (start.main, "--repeats 0"),

@@ -5,6 +5,7 @@ import torch
 from vdsm_bench.data import clips
 from vdsm_bench.data.clips import ClipSampler, downscale, evaluation_clips, to_clip, to_unit
 from vdsm_bench.errors import DataError, UsageError
+from vdsm_bench.training.features import FrameHolder
 
 from .conftest import write_toy
 
@@ -225,6 +226,7 @@ def test_it_tells_which_frames_a_batch_shows(store, pairs):
     assert read.resident is None
     assert held.n_frames == read.n_frames == len(held.resident)
     for each in (held, read):
+        assert isinstance(each, FrameHolder)  # or frozen encoders read frames in every step
         assert torch.equal(each.some_frames(3, 17), held.resident[3:17])
 
 

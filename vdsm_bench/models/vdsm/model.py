@@ -90,9 +90,9 @@ class VDSM(VideoModel):
     Deviation:
         ``sequence`` freezes the pose head too. The paper does not say so; in the release the head
         is part of the frozen encoder. d is inferred from the poses that ``pretrain`` reads off the
-        frames. ``pose_shut`` keeps the pose code out until s
-        has been learnt, so that it cannot take what s has yet to learn. A large KL weight instead
-        may shut the pose for good where the motion is small, if the decoder learns that z is noise.
+        frames. ``pose_shut`` keeps the pose code out until s has been learnt, so that it cannot
+        take what s has yet to learn. A large KL weight instead may shut the pose for good where the
+        motion is small, if the decoder learns that z is noise.
         ``identity_from="partner"`` infers s of each of two clips of one identity from the other
         one. It is the same ELBO with another posterior, and s cannot carry the action of the frames
         it helps to draw, because it has not seen them. ``identity_frozen`` keeps that so in
